@@ -1,0 +1,221 @@
+"""Raw data sets: `DatasetXXX_Name` folders in the layout of an nnU-Net user, with normal cases only."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnood.errors import UserError, one_error
+from nnood.images import ENDINGS, image_ending
+from nnood.paths import Roots
+from nnood.safety import read_json
+
+FOREGROUND_METHODS = ("auto", "whole", "nonzero", "otsu", "masks")
+LABELS = {"background": 0, "foreground": 1}
+CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+DATASET_NAME = re.compile(r"^Dataset(?P<number>\d{3,})_(?P<name>\w[\w.-]*)$")
+
+Cases = dict[str, list[Path]]
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The optional block `nnood` of dataset.json: what the user knows better than the automatic choice.
+
+    Attributes:
+        foreground: One of `FOREGROUND_METHODS`.
+        mirror_axes: Spatial axes (0 = first of z, y, x as stored) along which the anatomy may be mirrored.
+        rotation_degrees: Largest rotation of the augmentation, or None for the planned one.
+        anomaly_size: Smallest and largest extent of anomalies, as fractions of the foreground's box, or None.
+    """
+
+    foreground: str = "auto"
+    mirror_axes: tuple[int, ...] = ()
+    rotation_degrees: float | None = None
+    anomaly_size: tuple[float, float] | None = None
+
+    @classmethod
+    def from_dict(cls, block: Any, source: Path) -> "Overrides":
+        """Read and check the block.
+
+        Raises:
+            UserError: If a key is unknown or a value out of range; names the file and the key.
+        """
+        known = set(cls.__dataclass_fields__)
+        where = f'{source}, block "nnood"'
+        if not isinstance(block, dict) or not set(block) <= known:
+            unknown = sorted(set(block) - known) if isinstance(block, dict) else [block]
+            raise UserError(f"{where}: unknown key {unknown}; known are {', '.join(sorted(known))}.")
+        faults = []
+        if block.get("foreground", "auto") not in FOREGROUND_METHODS:
+            faults.append(
+                f"{where}: foreground is {block['foreground']!r}; expected one of {', '.join(FOREGROUND_METHODS)}."
+            )
+        axes = block.get("mirror_axes", [])
+        if not isinstance(axes, list) or any(axis not in (0, 1, 2) for axis in axes):
+            faults.append(f"{where}: mirror_axes is {axes!r}; expected a list of 0, 1 and 2.")
+        rotation = block.get("rotation_degrees")
+        if rotation is not None and not (_is_number(rotation) and 0 <= rotation <= 180):
+            faults.append(f"{where}: rotation_degrees is {rotation!r}; expected a number from 0 to 180.")
+        size = block.get("anomaly_size")
+        if size is not None and not _is_size_range(size):
+            faults.append(f"{where}: anomaly_size is {size!r}; expected two fractions, 0 < smallest <= largest <= 1.")
+        one_error(faults)
+        return cls(block.get("foreground", "auto"), tuple(axes), rotation, tuple(size) if size else None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_size_range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and 0 < value[0] <= value[1] <= 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A raw data set whose structure has been checked; the images have not been opened.
+
+    Attributes:
+        name: `DatasetXXX_Name`.
+        folder: Where it lies.
+        channel_names: One per channel; nnU-Net chooses the normalisation by them.
+        file_ending: Of images, such as `.nii.gz`.
+        training: Normal cases: name to one file per channel.
+        overrides: What the user set in dataset.json.
+    """
+
+    name: str
+    folder: Path
+    channel_names: tuple[str, ...]
+    file_ending: str
+    training: Cases
+    overrides: Overrides = field(default_factory=Overrides)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.channel_names)
+
+    def nnunet_json(self) -> dict[str, Any]:
+        """The dataset.json that nnU-Net's classes see: the foreground stands where they expect the segmentation."""
+        return {
+            "channel_names": {str(i): name for i, name in enumerate(self.channel_names)},
+            "labels": dict(LABELS),
+            "numTraining": len(self.training),
+            "file_ending": self.file_ending,
+        }
+
+
+def find_dataset_name(dataset: str, roots: Roots) -> str:
+    """Resolve an id or name to `DatasetXXX_Name`, looking into all three roots.
+
+    Args:
+        dataset: `101`, `Dataset101_Heads` or `Dataset101`.
+        roots: The three root folders.
+
+    Raises:
+        UserError: If there is no such data set, or several share the id.
+    """
+    folders = [
+        folder for root in (roots.raw, roots.preprocessed, roots.results) if root.is_dir() for folder in root.iterdir()
+    ]
+    names = sorted({folder.name for folder in folders if folder.is_dir() and DATASET_NAME.match(folder.name)})
+    if dataset in names:
+        return dataset
+    number = dataset.removeprefix("Dataset")
+    matches = []
+    if number.isdigit():
+        matches = [name for name in names if int(name.removeprefix("Dataset").split("_")[0]) == int(number)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"Data set id {dataset} is not unique: {', '.join(matches)}; rename one of them.")
+    known = (
+        f"there are {', '.join(names)}" if names else f"there is none under {roots.raw}, make one with nnood_convert"
+    )
+    raise UserError(f"There is no data set {dataset!r}; {known}.")
+
+
+def list_cases(folder: Path, channels: int, *, file_ending: str | None = None) -> Cases:
+    """Find the cases in a folder of images.
+
+    Names are nnU-Net's (`CASE_0000.nii.gz`, one file per channel) or plain (`CASE.nii.gz`, one file with all channels).
+
+    Args:
+        folder: The folder; hidden files and sub-folders are left out.
+        channels: Channels per case.
+        file_ending: Only these files, or None for every known image format.
+
+    Returns:
+        Case name to files in the order of the channels, sorted by name.
+
+    Raises:
+        UserError: If the folder does not exist, holds no image, or a case lacks a channel; all such cases are listed.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds the images.")
+    endings = (file_ending.lower(),) if file_ending else ENDINGS
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = [path for path in files if path.name.lower().endswith(endings)]
+    if not files:
+        expected = file_ending or "NIfTI, NRRD, MHA, PNG, JPEG, TIFF or numpy files"
+        raise UserError(f"{folder} holds no images; expected {expected}.")
+    stems = {path: path.name[: -len(image_ending(path) or file_ending or "")] for path in files}
+    matched = {path: CHANNEL_SUFFIX.match(stem) for path, stem in stems.items()}
+    # With one channel, `scan_2021.nii.gz` is a plain name unless every file carries channel number 0.
+    if channels == 1 and not all(match and match["channel"] == "0000" for match in matched.values()):
+        matched = dict.fromkeys(files)
+    cases: dict[str, dict[int, Path]] = defaultdict(dict)
+    faults = []
+    for path in files:
+        match = matched[path]
+        case, channel = (match["case"], int(match["channel"])) if match else (stems[path], 0)
+        if channel in cases[case]:
+            faults.append(
+                f"{path} and {cases[case][channel].name} are the same channel of one case; remove one of them."
+            )
+        cases[case][channel] = path
+    faults += _missing_channels(folder, cases, channels, named=any(matched.values()))
+    one_error(faults)
+    return {case: [cases[case][channel] for channel in sorted(cases[case])] for case in sorted(cases)}
+
+
+def _missing_channels(folder: Path, cases: dict[str, dict[int, Path]], channels: int, *, named: bool) -> list[str]:
+    """One sentence per case whose channels are not 0 .. channels - 1; a single file may hold all channels."""
+    faults = []
+    for case, files in cases.items():
+        if sorted(files) != list(range(channels)) and not (sorted(files) == [0] and (not named or channels == 3)):
+            found = ", ".join(f"_{channel:04d}" for channel in sorted(files))
+            faults.append(f"{folder}: case {case} has the channels {found}; expected {channels}, from _0000 on.")
+    return faults
+
+
+def load_dataset(name: str, roots: Roots) -> Dataset:
+    """Read dataset.json and check the structure of a raw data set.
+
+    Raises:
+        UserError: If dataset.json is missing or wrong, there are no images, or they are not as many as it says.
+    """
+    folder = roots.raw / name
+    source = folder / "dataset.json"
+    content = read_json(source)
+    if not isinstance(content, dict):
+        raise UserError(f"{source} must hold a JSON object with channel_names, numTraining and file_ending.")
+    missing = [key for key in ("channel_names", "numTraining", "file_ending") if key not in content]
+    if missing:
+        raise UserError(f"{source} lacks {', '.join(missing)}; add what is missing.")
+    names, ending = content["channel_names"], content["file_ending"]
+    if not isinstance(names, dict) or sorted(names) != [str(i) for i in range(len(names))] or not names:
+        raise UserError(f'{source}: channel_names is {names!r}; expected {{"0": NAME, "1": NAME, ...}}.')
+    if ending not in ENDINGS:
+        raise UserError(f"{source}: file_ending is {ending!r}; expected one of {', '.join(ENDINGS)}.")
+    training = list_cases(folder / "imagesTr", len(names), file_ending=ending)
+    if len(training) != content["numTraining"]:
+        raise UserError(
+            f"{source} says numTraining {content['numTraining']} but imagesTr holds {len(training)} cases; "
+            "the data set is incomplete or the number wrong, correct either."
+        )
+    overrides = Overrides.from_dict(content.get("nnood", {}), source)
+    return Dataset(name, folder, tuple(str(names[str(i)]) for i in range(len(names))), ending, training, overrides)

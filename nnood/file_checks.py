@@ -1,0 +1,160 @@
+"""Is an image file whole? Compressed data is read to its end and sizes are compared with the header."""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from nnood.errors import UserError
+
+BLOCK = 1 << 20
+METAIMAGE_BYTES = {
+    "MET_CHAR": 1,
+    "MET_UCHAR": 1,
+    "MET_SHORT": 2,
+    "MET_USHORT": 2,
+    "MET_INT": 4,
+    "MET_UINT": 4,
+    "MET_LONG": 4,
+    "MET_ULONG": 4,
+    "MET_LONG_LONG": 8,
+    "MET_ULONG_LONG": 8,
+    "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
+}
+
+
+def check_file(path: Path, ending: str) -> None:
+    """Refuse a file that is damaged or cut off. Formats that carry no size or checksum are left to their reader.
+
+    Args:
+        path: The file.
+        ending: Which format it is in, such as `.nii.gz`.
+
+    Raises:
+        UserError: If the file is empty, truncated, fails its checksum, or its header makes no sense.
+    """
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; replace the file by an intact copy.")
+    check = _CHECKS.get(ending)
+    if check is None:
+        return
+    try:
+        check(path)
+    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged or cut off ({error}); replace the file by an intact copy.") from error
+
+
+def _length(stream: BinaryIO) -> int:
+    """Read a stream to its end, which checks a gzip checksum, and return the number of bytes."""
+    total = 0
+    while block := stream.read(BLOCK):
+        total += len(block)
+    return total
+
+
+def _check_nifti(path: Path) -> None:
+    opener: Callable[..., BinaryIO] = gzip.open if path.name.endswith(".gz") else Path.open  # type: ignore[assignment]
+    with opener(path, "rb") as file:
+        header = file.read(352)
+        length = len(header) + _length(file)
+    if len(header) < 348:
+        raise ValueError("the file ends within its header")
+    order = "<" if struct.unpack("<i", header[:4])[0] in (348, 540) else ">"
+    if struct.unpack(order + "i", header[:4])[0] == 540:
+        return  # NIfTI-2: the reader checks it
+    dimensions = struct.unpack(order + "8h", header[40:56])
+    bits = struct.unpack(order + "h", header[72:74])[0]
+    spacing = struct.unpack(order + "8f", header[76:108])
+    offset = struct.unpack(order + "f", header[108:112])[0]
+    count = dimensions[0]
+    if not 1 <= count <= 7 or any(n < 1 for n in dimensions[1 : count + 1]):
+        raise ValueError(f"its header gives the dimensions {dimensions}")
+    expected = (int(offset) if path.name.endswith((".nii", ".nii.gz")) else 0) + math.prod(
+        dimensions[1 : count + 1]
+    ) * bits // 8
+    if length < expected:
+        raise ValueError(f"{length} bytes where the header promises {expected}")
+    if not all(math.isfinite(s) and s != 0 for s in spacing[1 : min(count, 3) + 1]):
+        shown = tuple(round(s, 4) for s in spacing[1 : min(count, 3) + 1])
+        raise UserError(f"{path} has a spacing of {shown} mm; expected values > 0, correct its header.")
+
+
+def _text_header(file: BinaryIO, separator: str, is_last: Callable[[str], bool]) -> dict[str, str]:
+    """Read `key separator value` lines up to and with the one that ends the header."""
+    fields: dict[str, str] = {}
+    for _ in range(1000):
+        line = file.readline(4096).decode("latin-1")
+        if not line:
+            raise ValueError("the file ends within its header")
+        key, _, value = line.partition(separator)
+        fields[key.strip().lower()] = value.strip()
+        if is_last(line):
+            return fields
+    raise ValueError("its header has no end")
+
+
+def _payload_length(file: BinaryIO, compressed: bool) -> int:
+    """Bytes of the data that follow the header, decompressed if need be."""
+    if not compressed:
+        return _length(file)
+    inflate = zlib.decompressobj(wbits=47)  # 47: zlib or gzip, found out by itself
+    total = 0
+    while block := file.read(BLOCK):
+        total += len(inflate.decompress(block))
+    if not inflate.eof:
+        raise ValueError("the compressed data has no end")
+    return total + len(inflate.flush())
+
+
+def _check_metaimage(path: Path) -> None:
+    with path.open("rb") as file:
+        header = _text_header(file, "=", lambda line: line.lower().startswith("elementdatafile"))
+        if header["elementdatafile"].upper() != "LOCAL":
+            return
+        length = _payload_length(file, header.get("compresseddata", "False").lower() == "true")
+    expected = math.prod(int(n) for n in header["dimsize"].split()) * METAIMAGE_BYTES[header["elementtype"].upper()]
+    expected *= int(header.get("elementnumberofchannels", "1"))
+    if length < expected:
+        raise ValueError(f"{length} bytes of data where the header promises {expected}")
+
+
+def _check_nrrd(path: Path) -> None:
+    with path.open("rb") as file:
+        header = _text_header(file, ":", lambda line: not line.strip())
+        if "data file" in header or "datafile" in header:
+            return
+        length = _payload_length(file, header["encoding"].lower() in ("gz", "gzip"))
+    if header["encoding"].lower() in ("raw", "gz", "gzip"):
+        size = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "float": 4}
+        kind = (
+            header["type"].lower().replace("signed ", "").replace("un", "", 1).replace("uint", "int").removesuffix("_t")
+        )
+        expected = math.prod(int(n) for n in header["sizes"].split()) * size.get(kind, 8)
+        if kind in (*size, "double", "int64", "long long") and length < expected:
+            raise ValueError(f"{length} bytes of data where the header promises {expected}")
+
+
+def _check_png(path: Path) -> None:
+    """Walk the chunks of a PNG file and compare each checksum."""
+    content = path.read_bytes()
+    position, kind = 8, b""
+    while kind != b"IEND":
+        size, kind = struct.unpack(">I4s", content[position : position + 8])
+        data = content[position + 4 : position + 8 + size]
+        checksum = content[position + 8 + size : position + 12 + size]
+        if len(checksum) < 4 or struct.unpack(">I", checksum)[0] != zlib.crc32(data):
+            raise ValueError("a checksum does not fit")
+        position += 12 + size
+
+
+_CHECKS = {
+    ".nii.gz": _check_nifti,
+    ".nii": _check_nifti,
+    ".mha": _check_metaimage,
+    ".nrrd": _check_nrrd,
+    ".png": _check_png,
+}

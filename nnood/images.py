@@ -1,0 +1,270 @@
+"""Reading and writing images, behind a gate that lets nothing broken through.
+
+SimpleITK loads a truncated `.nii.gz` as zeros without a word. So every file is checked before it is used: compressed
+data is read to its end (checksum), sizes are compared with the header, and values must be finite.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from nnood.errors import UserError
+from nnood.file_checks import check_file
+from nnood.safety import atomic_path
+
+MEDICAL_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
+TIFF_ENDINGS = (".tif", ".tiff")
+ARRAY_ENDINGS = (".npy", ".npz")
+ENDINGS = MEDICAL_ENDINGS + PICTURE_ENDINGS + TIFF_ENDINGS + ARRAY_ENDINGS
+ADVICE = "replace the file by an intact copy"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image lies in space, in SimpleITK's order (x, y[, z]).
+
+    Attributes:
+        size: Voxels per axis.
+        spacing: Millimetres per voxel and axis, all > 0.
+        origin: Position of the first voxel in millimetres.
+        direction: Row-major direction cosines.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def from_spacing(cls, shape: Sequence[int], spacing: Sequence[float]) -> "Geometry":
+        """An axis-aligned geometry at the origin, from numpy-ordered (z, y, x) shape and spacing in mm."""
+        dimensions = len(shape)
+        return cls(
+            size=tuple(int(n) for n in reversed(shape)),
+            spacing=tuple(float(s) for s in reversed(spacing)),
+            origin=(0.0,) * dimensions,
+            direction=tuple(np.eye(dimensions).ravel().tolist()),
+        )
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> "Geometry":
+        """The geometry of a SimpleITK image."""
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return len(self.size)
+
+    def matches(self, other: "Geometry") -> bool:
+        """Whether both describe the same grid: equal sizes, the rest within a thousandth of a voxel."""
+        if self.size != other.size:
+            return False
+        tolerance = 1e-3 * min(self.spacing)
+        return (
+            np.allclose(self.spacing, other.spacing, rtol=0, atol=tolerance)
+            and np.allclose(self.origin, other.origin, rtol=1e-5, atol=tolerance)
+            and np.allclose(self.direction, other.direction, rtol=0, atol=1e-3)
+        )
+
+    def describe(self) -> str:
+        """For error messages: size, spacing and origin."""
+        rounded = [tuple(round(value, 4) for value in values) for values in (self.spacing, self.origin)]
+        return f"size {self.size}, spacing {rounded[0]} mm, origin {rounded[1]}"
+
+
+def image_ending(path: Path) -> str | None:
+    """The known ending of an image file (`.nii.gz`, `.png`, ...) in lower case, or None."""
+    name = path.name.lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
+
+
+def read_image(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Read one image file, checked.
+
+    Args:
+        path: A file with one of `ENDINGS`.
+
+    Returns:
+        The values (C, *S), S in numpy order (z, y, x) or (y, x), in the file's own type, and the geometry. An alpha
+        channel is dropped with a warning in the log.
+
+    Raises:
+        UserError: If the file is missing, broken, of more than three dimensions, or holds NaN or infinite values.
+    """
+    ending = image_ending(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; check the name.")
+    if ending is None:
+        raise UserError(f"{path} is no image that nnood reads; expected one of {', '.join(ENDINGS)}.")
+    check_file(path, ending)
+    try:
+        array, geometry = _READERS[ending](path)
+    except (RuntimeError, ValueError, OSError, EOFError, UnidentifiedImageError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}); {ADVICE}.") from error
+    if not array.size or not np.isfinite(array).all():
+        what = "has no voxels" if not array.size else "holds NaN or infinite values"
+        raise UserError(f"{path} {what}; {ADVICE} or leave the case out.")
+    if min(geometry.spacing) <= 0:
+        raise UserError(f"{path} has a spacing of {geometry.spacing} mm; expected values > 0, correct its header.")
+    return array, geometry
+
+
+def _read_medical(path: Path) -> tuple[np.ndarray, Geometry]:
+    image = sitk.ReadImage(str(path))
+    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
+        image = image[..., 0]
+    if image.GetDimension() > 3:
+        raise UserError(
+            f"{path} has {image.GetDimension()} dimensions (size {image.GetSize()}); expected one 2D or 3D image, "
+            "split it into one file per channel (_0000, _0001, ...)."
+        )
+    array = sitk.GetArrayFromImage(image)
+    array = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
+    return _drop_alpha(array, path), Geometry.of(image)
+
+
+def _read_picture(path: Path) -> tuple[np.ndarray, Geometry]:
+    with Image.open(path) as file:
+        file.load()
+        target = "RGBA" if "transparency" in file.info else "RGB"
+        picture: Image.Image = file.convert(target) if file.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB") else file
+        array = np.asarray(picture)
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    channels = np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None]
+    return _drop_alpha(channels, path), Geometry.from_spacing(channels.shape[1:], (1.0, 1.0))
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, Geometry]:
+    array = tifffile.imread(path)
+    if array.ndim == 3 and array.shape[-1] in (3, 4):
+        array = _drop_alpha(np.moveaxis(array, -1, 0), path)
+    else:
+        array = array[None]
+    return _without_geometry(array, path)
+
+
+def _read_array(path: Path) -> tuple[np.ndarray, Geometry]:
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.lib.npyio.NpzFile):
+        with content:
+            if len(content.files) != 1:
+                raise UserError(
+                    f"{path} holds {len(content.files)} arrays ({', '.join(content.files[:5])}); "
+                    "expected one image per file."
+                )
+            content = content[content.files[0]]
+    if content.ndim == 3 and content.shape[-1] in (3, 4) and min(content.shape[:2]) > 4:
+        return _without_geometry(_drop_alpha(np.moveaxis(content, -1, 0), path), path)
+    return _without_geometry(content[None], path)
+
+
+def _without_geometry(array: np.ndarray, path: Path) -> tuple[np.ndarray, Geometry]:
+    """Check the dimensions of channels-first values that carry no geometry, and give them one of 1 mm."""
+    if array.ndim not in (3, 4) or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise UserError(
+            f"{path} holds an array of shape {array.shape[1:]} and type {array.dtype}; "
+            "expected numbers of shape (y, x), (y, x, 3) or (z, y, x)."
+        )
+    return array, Geometry.from_spacing(array.shape[1:], (1.0,) * (array.ndim - 1))
+
+
+def _drop_alpha(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.shape[0] not in (2, 4):
+        return array
+    if path.name.lower().endswith(MEDICAL_ENDINGS):
+        return array
+    logger.warning("%s has an alpha channel; it is dropped.", path)
+    return array[:-1]
+
+
+_READERS = {
+    **dict.fromkeys(MEDICAL_ENDINGS, _read_medical),
+    **dict.fromkeys(PICTURE_ENDINGS, _read_picture),
+    **dict.fromkeys(TIFF_ENDINGS, _read_tiff),
+    **dict.fromkeys(ARRAY_ENDINGS, _read_array),
+}
+
+
+def read_case(files: Sequence[Path], channels: int) -> tuple[np.ndarray, Geometry]:
+    """Read all channels of a case.
+
+    Args:
+        files: One file per channel, or one file that holds them all (RGB).
+        channels: How many channels the case must have.
+
+    Returns:
+        float32 values (C, Z, Y, X), Z = 1 for 2D images, and the geometry.
+
+    Raises:
+        UserError: If a file is broken, or channels differ in number or geometry.
+    """
+    images = [read_image(path) for path in files]
+    geometry = images[0][1]
+    for path, (_, other) in zip(files, images, strict=True):
+        if not geometry.matches(other):
+            raise UserError(
+                f"{path} and {files[0].name} are channels of one case but differ in geometry "
+                f"({other.describe()} and {geometry.describe()}); resample them to one grid."
+            )
+    array = np.concatenate([values for values, _ in images]).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{files[0]} holds values beyond the range of float32; rescale it.")
+    if len(array) != channels:
+        names = ", ".join(path.name for path in files)
+        raise UserError(
+            f"{files[0].parent}: {names} hold {len(array)} channel(s) but {channels} are expected; check the files."
+        )
+    if (array == array.reshape(channels, -1)[:, :1].reshape(channels, *[1] * (array.ndim - 1))).all():
+        raise UserError(f"{files[0]} is constant, there is nothing to see in it; {ADVICE} or leave the case out.")
+    return (array[:, None] if geometry.dimensions == 2 else array), geometry
+
+
+def nnunet_properties(geometry: Geometry) -> dict[str, Any]:
+    """What nnU-Net's preprocessing wants to know of an image: its spacing (z, y, x) in mm.
+
+    A 2D image counts as one very thick slice, as in nnU-Net's own readers.
+    """
+    spacing = [float(value) for value in reversed(geometry.spacing)]
+    return {"spacing": [999 * max(spacing), *spacing] if geometry.dimensions == 2 else spacing}
+
+
+def write_image(array: np.ndarray, geometry: Geometry, path: Path) -> None:
+    """Write a scalar image atomically and verify it.
+
+    Args:
+        array: Values (z, y, x) or (y, x); a leading axis of 1 is dropped for a 2D geometry.
+        geometry: Where it lies; its size must agree with the array.
+        path: Ends in one of `MEDICAL_ENDINGS` or `.png`.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    if array.ndim == 3 and geometry.dimensions == 2:
+        array = array[0]
+    image = sitk.GetImageFromArray(array)
+    if image.GetSize() != geometry.size:
+        raise ValueError(f"Expected an array of size {geometry.size}, but got {image.GetSize()}.")
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    with atomic_path(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            check_file(temporary, image_ending(path) or path.suffix)
+        except (RuntimeError, UserError) as error:
+            raise OSError(f"{path} could not be written completely; is the disk full?") from error

@@ -1,0 +1,1 @@
+"""From a trained network and images to score maps and sample scores."""

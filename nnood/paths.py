@@ -1,0 +1,39 @@
+"""The three root folders, and the only place that knows where they are."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+VARIABLES = {"raw": "nnood_raw", "preprocessed": "nnood_preprocessed", "results": "nnood_results"}
+NNUNET_VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where data sets live.
+
+    Attributes:
+        raw: Raw data sets, one folder each.
+        preprocessed: Fingerprints, plans and preprocessed cases.
+        results: Trained networks and predictions.
+    """
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    def describe(self) -> str:
+        """One line for the user: which folders are used."""
+        return f"raw: {self.raw}  preprocessed: {self.preprocessed}  results: {self.results}"
+
+
+def get_roots() -> Roots:
+    """Read the roots from the environment; without it everything lives under `./nnood_data`."""
+    base = Path.cwd() / "nnood_data"
+    return Roots(**{key: Path(os.environ.get(name) or base / key) for key, name in VARIABLES.items()})
+
+
+def set_roots(roots: Roots) -> None:
+    """Make `roots` the folders of this process and its children, for nnood and for nnU-Net alike."""
+    for key in VARIABLES:
+        os.environ[VARIABLES[key]] = os.environ[NNUNET_VARIABLES[key]] = str(getattr(roots, key))

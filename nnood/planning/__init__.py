@@ -1,0 +1,1 @@
+"""From raw images to what training reads: foreground, fingerprint, plan, preprocessing."""
