@@ -53,7 +53,7 @@ class Overrides:
                 f"{where}: foreground is {block['foreground']!r}; expected one of {', '.join(FOREGROUND_METHODS)}."
             )
         axes = block.get("mirror_axes", [])
-        if not isinstance(axes, list) or any(axis not in (0, 1, 2) for axis in axes):
+        if not isinstance(axes, list) or any(not _is_number(axis) or axis not in (0, 1, 2) for axis in axes):
             faults.append(f"{where}: mirror_axes is {axes!r}; expected a list of 0, 1 and 2.")
         rotation = block.get("rotation_degrees")
         if rotation is not None and not (_is_number(rotation) and 0 <= rotation <= 180):
@@ -207,7 +207,7 @@ def load_dataset(name: str, roots: Roots) -> Dataset:
     if missing:
         raise UserError(f"{source} lacks {', '.join(missing)}; add what is missing.")
     names, ending = content["channel_names"], content["file_ending"]
-    if not isinstance(names, dict) or sorted(names) != [str(i) for i in range(len(names))] or not names:
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))} or not names:
         raise UserError(f'{source}: channel_names is {names!r}; expected {{"0": NAME, "1": NAME, ...}}.')
     if ending not in ENDINGS:
         raise UserError(f"{source}: file_ending is {ending!r}; expected one of {', '.join(ENDINGS)}.")

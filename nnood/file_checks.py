@@ -25,6 +25,12 @@ METAIMAGE_BYTES = {
     "MET_FLOAT": 4,
     "MET_DOUBLE": 8,
 }
+NRRD_BYTES = {
+    **dict.fromkeys(("char", "int8"), 1),
+    **dict.fromkeys(("short", "int16"), 2),
+    **dict.fromkeys(("int", "int32", "float"), 4),
+    **dict.fromkeys(("long long", "longlong", "int64", "double"), 8),
+}
 
 
 def check_file(path: Path, ending: str) -> None:
@@ -44,7 +50,7 @@ def check_file(path: Path, ending: str) -> None:
         return
     try:
         check(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error, KeyError, ValueError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error, KeyError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is damaged or cut off ({error}); replace the file by an intact copy.") from error
 
 
@@ -57,7 +63,7 @@ def _length(stream: BinaryIO) -> int:
 
 
 def _check_nifti(path: Path) -> None:
-    opener: Callable[..., BinaryIO] = gzip.open if path.name.endswith(".gz") else Path.open  # type: ignore[assignment]
+    opener: Callable[..., BinaryIO] = gzip.open if path.name.lower().endswith(".gz") else Path.open  # type: ignore[assignment]
     with opener(path, "rb") as file:
         header = file.read(352)
         length = len(header) + _length(file)
@@ -65,7 +71,7 @@ def _check_nifti(path: Path) -> None:
         raise ValueError("the file ends within its header")
     order = "<" if struct.unpack("<i", header[:4])[0] in (348, 540) else ">"
     if struct.unpack(order + "i", header[:4])[0] == 540:
-        return  # NIfTI-2: the reader checks it
+        raise UserError(f"{path} is a NIfTI-2 file, which SimpleITK does not read; save it as NIfTI-1.")
     dimensions = struct.unpack(order + "8h", header[40:56])
     bits = struct.unpack(order + "h", header[72:74])[0]
     spacing = struct.unpack(order + "8f", header[76:108])
@@ -73,9 +79,7 @@ def _check_nifti(path: Path) -> None:
     count = dimensions[0]
     if not 1 <= count <= 7 or any(n < 1 for n in dimensions[1 : count + 1]):
         raise ValueError(f"its header gives the dimensions {dimensions}")
-    expected = (int(offset) if path.name.endswith((".nii", ".nii.gz")) else 0) + math.prod(
-        dimensions[1 : count + 1]
-    ) * bits // 8
+    expected = int(offset) + math.prod(dimensions[1 : count + 1]) * bits // 8
     if length < expected:
         raise ValueError(f"{length} bytes where the header promises {expected}")
     if not all(math.isfinite(s) and s != 0 for s in spacing[1 : min(count, 3) + 1]):
@@ -129,13 +133,33 @@ def _check_nrrd(path: Path) -> None:
             return
         length = _payload_length(file, header["encoding"].lower() in ("gz", "gzip"))
     if header["encoding"].lower() in ("raw", "gz", "gzip"):
-        size = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "float": 4}
-        kind = (
-            header["type"].lower().replace("signed ", "").replace("un", "", 1).replace("uint", "int").removesuffix("_t")
-        )
-        expected = math.prod(int(n) for n in header["sizes"].split()) * size.get(kind, 8)
-        if kind in (*size, "double", "int64", "long long") and length < expected:
+        expected = math.prod(int(n) for n in header["sizes"].split()) * _nrrd_bytes(header["type"])
+        if length < expected:
             raise ValueError(f"{length} bytes of data where the header promises {expected}")
+
+
+def _nrrd_bytes(kind: str) -> int:
+    """Bytes per value of a NRRD type, which has many names: `signed short int`, `ushort`, `uint16_t`, ..."""
+    core = kind.lower().replace("unsigned", "").replace("signed", "").strip().removesuffix("_t")
+    core = core.removeprefix("u") if core != "u" else core
+    return NRRD_BYTES[core.removesuffix(" int")]
+
+
+def _check_tiff(path: Path) -> None:
+    """Follow the chain of pages to its end: tifffile leaves out the pages that a cut-off file lacks."""
+    with path.open("rb") as file:
+        order = {b"II": "<", b"MM": ">"}[file.read(2)]
+        is_big = struct.unpack(order + "H", file.read(2))[0] == 43
+        count_format, offset_format, entry_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+        file.seek(8 if is_big else 4)
+        seen: set[int] = set()
+        while offset := struct.unpack(order + offset_format, file.read(struct.calcsize(offset_format)))[0]:
+            if offset in seen:
+                raise ValueError("its pages form a circle")
+            seen.add(offset)
+            file.seek(offset)
+            entries = struct.unpack(order + count_format, file.read(struct.calcsize(count_format)))[0]
+            file.seek(entries * entry_bytes, 1)
 
 
 def _check_png(path: Path) -> None:
@@ -157,4 +181,6 @@ _CHECKS = {
     ".mha": _check_metaimage,
     ".nrrd": _check_nrrd,
     ".png": _check_png,
+    ".tif": _check_tiff,
+    ".tiff": _check_tiff,
 }

@@ -5,6 +5,9 @@ data is read to its end (checksum), sizes are compared with the header, and valu
 """
 
 import logging
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nnood.errors import UserError
 from nnood.file_checks import check_file
@@ -25,6 +28,11 @@ TIFF_ENDINGS = (".tif", ".tiff")
 ARRAY_ENDINGS = (".npy", ".npz")
 ENDINGS = MEDICAL_ENDINGS + PICTURE_ENDINGS + TIFF_ENDINGS + ARRAY_ENDINGS
 ADVICE = "replace the file by an intact copy"
+# What SimpleITK, Pillow, tifffile and numpy raise when they meet a damaged file.
+DECODER_ERRORS = (
+    *(RuntimeError, ValueError, OSError, EOFError, SyntaxError, LookupError, TypeError, ArithmeticError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +86,11 @@ class Geometry:
         )
 
     def describe(self) -> str:
-        """For error messages: size, spacing and origin."""
-        rounded = [tuple(round(value, 4) for value in values) for values in (self.spacing, self.origin)]
-        return f"size {self.size}, spacing {rounded[0]} mm, origin {rounded[1]}"
+        """For error messages: size, spacing, origin and direction."""
+        spacing, origin, direction = (
+            tuple(round(value, 4) for value in values) for values in (self.spacing, self.origin, self.direction)
+        )
+        return f"size {self.size}, spacing {spacing} mm, origin {origin}, direction {direction}"
 
 
 def image_ending(path: Path) -> str | None:
@@ -110,11 +120,13 @@ def read_image(path: Path) -> tuple[np.ndarray, Geometry]:
     check_file(path, ending)
     try:
         array, geometry = _READERS[ending](path)
-    except (RuntimeError, ValueError, OSError, EOFError, UnidentifiedImageError, SyntaxError) as error:
+    except DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}); {ADVICE}.") from error
+    if not (array.dtype == bool or np.issubdtype(array.dtype, np.number)) or np.iscomplexobj(array):
+        raise UserError(f"{path} holds values of type {array.dtype}; expected real numbers, convert the file.")
     if not array.size or not np.isfinite(array).all():
         what = "has no voxels" if not array.size else "holds NaN or infinite values"
         raise UserError(f"{path} {what}; {ADVICE} or leave the case out.")
@@ -138,6 +150,10 @@ def _read_medical(path: Path) -> tuple[np.ndarray, Geometry]:
 
 
 def _read_picture(path: Path) -> tuple[np.ndarray, Geometry]:
+    with path.open("rb") as stream:
+        header = stream.read(26)
+    if header.startswith(b"\x89PNG") and header[24] == 16 and header[25] != 0:
+        return _read_medical(path)  # Pillow would cut 16-bit colours down to 8 bits
     with Image.open(path) as file:
         file.load()
         target = "RGBA" if "transparency" in file.info else "RGB"
@@ -150,43 +166,54 @@ def _read_picture(path: Path) -> tuple[np.ndarray, Geometry]:
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, Geometry]:
-    array = tifffile.imread(path)
-    if array.ndim == 3 and array.shape[-1] in (3, 4):
-        array = _drop_alpha(np.moveaxis(array, -1, 0), path)
-    else:
-        array = array[None]
+    with tifffile.TiffFile(path) as file:
+        series = list(file.series)
+        if len({(part.shape, part.dtype) for part in series}) > 1:
+            raise UserError(f"{path} holds {len(series)} images of different sizes; expected one image per file.")
+        arrays = [part.asarray() for part in series]
+        axes = series[0].axes
+    # Slices that were written one by one make up one series each.
+    array = arrays[0] if len(arrays) == 1 else np.stack(arrays)
+    axes = axes if len(arrays) == 1 else f"Z{axes}"
+    colour = next((axes.index(axis) for axis in "SC" if axis in axes), None)
+    array = array[None] if colour is None else _drop_alpha(np.moveaxis(array, colour, 0), path)
     return _without_geometry(array, path)
 
 
 def _read_array(path: Path) -> tuple[np.ndarray, Geometry]:
-    content = np.load(path, allow_pickle=False)
-    if isinstance(content, np.lib.npyio.NpzFile):
-        with content:
-            if len(content.files) != 1:
-                raise UserError(
-                    f"{path} holds {len(content.files)} arrays ({', '.join(content.files[:5])}); "
-                    "expected one image per file."
-                )
-            content = content[content.files[0]]
+    content = _load_array(path)
     if content.ndim == 3 and content.shape[-1] in (3, 4) and min(content.shape[:2]) > 4:
         return _without_geometry(_drop_alpha(np.moveaxis(content, -1, 0), path), path)
     return _without_geometry(content[None], path)
 
 
+def _load_array(path: Path) -> np.ndarray:
+    """The only array of a `.npy` or `.npz` file; pickled objects are never loaded."""
+    with path.open("rb") as file:
+        try:
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                return content
+            if len(content.files) == 1:
+                return content[content.files[0]]
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            raise UserError(f"{path} is no plain numeric array; nnood never loads pickled objects, {ADVICE}.") from error
+    names = ", ".join(content.files[:5])
+    raise UserError(f"{path} holds {len(content.files)} arrays ({names}); expected one image per file.")
+
+
 def _without_geometry(array: np.ndarray, path: Path) -> tuple[np.ndarray, Geometry]:
     """Check the dimensions of channels-first values that carry no geometry, and give them one of 1 mm."""
-    if array.ndim not in (3, 4) or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        raise UserError(
-            f"{path} holds an array of shape {array.shape[1:]} and type {array.dtype}; "
-            "expected numbers of shape (y, x), (y, x, 3) or (z, y, x)."
-        )
+    if array.ndim not in (3, 4):
+        shape = array.shape[1:] if array.shape[0] == 1 else (*array.shape[1:], array.shape[0])
+        raise UserError(f"{path} holds an array of shape {shape}; expected (y, x), (y, x, 3) or (z, y, x).")
     return array, Geometry.from_spacing(array.shape[1:], (1.0,) * (array.ndim - 1))
 
 
 def _drop_alpha(array: np.ndarray, path: Path) -> np.ndarray:
-    if array.shape[0] not in (2, 4):
-        return array
-    if path.name.lower().endswith(MEDICAL_ENDINGS):
+    if array.shape[0] not in (2, 4) or path.name.lower().endswith(MEDICAL_ENDINGS):
         return array
     logger.warning("%s has an alpha channel; it is dropped.", path)
     return array[:-1]
@@ -198,6 +225,29 @@ _READERS = {
     **dict.fromkeys(TIFF_ENDINGS, _read_tiff),
     **dict.fromkeys(ARRAY_ENDINGS, _read_array),
 }
+
+
+def read_channels(files: Sequence[Path]) -> tuple[list[np.ndarray], Geometry]:
+    """Read all channels of a case, each in its file's own type.
+
+    Args:
+        files: One file per channel, or one file that holds them all (RGB).
+
+    Returns:
+        One array (z, y, x) or (y, x) per channel, and the geometry that they share.
+
+    Raises:
+        UserError: If a file is broken, or channels differ in geometry.
+    """
+    images = [read_image(path) for path in files]
+    geometry = images[0][1]
+    for path, (_, other) in zip(files, images, strict=True):
+        if not geometry.matches(other):
+            raise UserError(
+                f"{path} and {files[0].name} are channels of one case but differ in geometry "
+                f"({other.describe()} and {geometry.describe()}); resample them to one grid."
+            )
+    return [channel for values, _ in images for channel in values], geometry
 
 
 def read_case(files: Sequence[Path], channels: int) -> tuple[np.ndarray, Geometry]:
@@ -213,15 +263,9 @@ def read_case(files: Sequence[Path], channels: int) -> tuple[np.ndarray, Geometr
     Raises:
         UserError: If a file is broken, or channels differ in number or geometry.
     """
-    images = [read_image(path) for path in files]
-    geometry = images[0][1]
-    for path, (_, other) in zip(files, images, strict=True):
-        if not geometry.matches(other):
-            raise UserError(
-                f"{path} and {files[0].name} are channels of one case but differ in geometry "
-                f"({other.describe()} and {geometry.describe()}); resample them to one grid."
-            )
-    array = np.concatenate([values for values, _ in images]).astype(np.float32)
+    channel_values, geometry = read_channels(files)
+    with np.errstate(over="ignore"):  # reported below
+        array = np.stack([values.astype(np.float32) for values in channel_values])
     if not np.isfinite(array).all():
         raise UserError(f"{files[0]} holds values beyond the range of float32; rescale it.")
     if len(array) != channels:

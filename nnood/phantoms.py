@@ -73,7 +73,7 @@ def add_anomaly(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple
         changed = ANOMALY_KINDS[kind](image, weight, (low, high), rng)
         changed = np.clip(changed, image[head].min(), image[head].max()).astype(np.float32)
         change = ndimage.gaussian_filter(np.abs(changed - image), 0.8)
-        mask = head & (weight > 0) & (change > VISIBLE_CHANGE * (high - low))
+        mask = _largest_part(head & (weight > 0) & (change > VISIBLE_CHANGE * (high - low)))
         if mask.sum() > 0.4 * weight.sum():
             return np.where(mask, changed, image), mask
         diameter = min(1.1 * diameter, 0.36 * extent)
@@ -83,10 +83,7 @@ def add_anomaly(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple
 def head_mask(image: np.ndarray) -> np.ndarray:
     """Mask of the head: what is brighter than the air, holes filled, the largest part only."""
     smooth = ndimage.gaussian_filter(image, 0.7)
-    parts, _ = ndimage.label(smooth > 0.25 * np.percentile(smooth, 95))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return ndimage.binary_fill_holes((parts == sizes.argmax()) & (parts > 0))
+    return ndimage.binary_fill_holes(_largest_part(smooth > 0.25 * np.percentile(smooth, 95)))
 
 
 def write_demo_dataset(
@@ -126,6 +123,13 @@ def write_demo_dataset(
     write_json(folder / "dataset.json", description)
 
 
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return mask & (parts == sizes.argmax())
+
+
 def _smooth_field(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
     """Random field of mean 0 and deviation 1; `scale` is its smoothness as a fraction of the shortest edge."""
     field = ndimage.gaussian_filter(rng.normal(size=shape), scale * min(shape), mode="wrap")
@@ -160,7 +164,10 @@ def _anatomy(rng: np.random.Generator, coordinates: np.ndarray) -> Iterator[tupl
     brain = np.minimum(rng.uniform(0.82, 0.86) - radius - 0.05 * np.maximum(folds - 0.5, 0), z - base)
     yield "grey", brain
     yield "white", brain - rng.uniform(0.12, 0.16) - 0.07 * np.tanh(folds)
-    yield "fluid", np.minimum(rng.uniform(0.015, 0.03) - np.abs(x), np.minimum(radius - 0.5, np.minimum(z, 0.88 - radius)))
+    yield (
+        "fluid",
+        np.minimum(rng.uniform(0.015, 0.03) - np.abs(x), np.minimum(radius - 0.5, np.minimum(z, 0.88 - radius))),
+    )
     cerebellum = _ellipsoid(coordinates, (base - 0.12, rng.uniform(0.36, 0.44), 0), (0.24, 0.32, 0.46))
     yield "fluid", cerebellum + 0.05
     yield "grey", cerebellum

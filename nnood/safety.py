@@ -34,14 +34,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Force a file's or folder's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -54,14 +54,14 @@ def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that killed processes left in `folder`; those of living processes stay."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         process = leftover.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdecimal() and not _is_alive(int(process)):
             leftover.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -1,0 +1,109 @@
+"""The whole way from a raw data set to plans and preprocessed cases."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnood.datasets import Dataset, find_dataset_name, load_dataset
+from nnood.errors import UserError
+from nnood.paths import Roots, set_roots
+from nnood.plan import PLANS_NAME, ConfigurationPlan, NnoodPlan
+from nnood.planning.contact_sheet import draw_foreground
+from nnood.planning.planner import default_configuration, plan_configurations
+from nnood.planning.preprocessor import preprocess
+from nnood.planning.survey import extract_fingerprint, survey
+from nnood.safety import read_json, remove_leftovers, write_json
+
+logger = logging.getLogger(__name__)
+
+# nnU-Net's rotation for elongated 2D patches; its 180 degrees for others would make an upside-down chest normal.
+DEFAULT_ROTATION_DEGREES = 15.0
+# Smaller anomalies than this many voxels vanish in the network's first pooling.
+MIN_ANOMALY_VOXELS = 4
+ANOMALY_FRACTIONS = (0.1, 0.7)
+
+
+def plan_and_preprocess(
+    dataset: str,
+    roots: Roots,
+    *,
+    configurations: Sequence[str] = (),
+    processes: int = 1,
+    gpu_memory_target: float = 8.0,
+    base_features: int = 32,
+    overwrite: bool = False,
+) -> Path:
+    """Fingerprint, plan and preprocess a raw data set. Goes on where an earlier, killed call stopped.
+
+    Args:
+        dataset: Id or name.
+        roots: The three root folders.
+        configurations: Which to preprocess; the default configuration if empty.
+        processes: Worker processes.
+        gpu_memory_target: GB that training may use; patch and batch size follow from it.
+        base_features: Feature maps of the network's first stage.
+        overwrite: Forget earlier plans and preprocessed cases.
+
+    Returns:
+        The preprocessed folder.
+
+    Raises:
+        UserError: If the data set is incomplete, changed or broken, or a configuration does not exist.
+    """
+    set_roots(roots)
+    raw = load_dataset(find_dataset_name(dataset, roots), roots)
+    folder = roots.preprocessed / raw.name
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    method, reason = survey(raw, folder, processes=processes)
+    logger.info("Foreground: '%s', because %s.", method, reason)
+    fingerprint = extract_fingerprint(raw, folder, method, processes=processes)
+    write_json(folder / "dataset_fingerprint.json", fingerprint)
+    logger.info("Foreground masks to look at: %s", draw_foreground(raw, folder, method, reason))
+    plans = plan_configurations(raw, folder, gpu_memory_target=gpu_memory_target, base_features=base_features)
+    write_json(folder / "dataset.json", raw.nnunet_json())
+    chosen = tuple(configurations) or (default_configuration(plans),)
+    unknown = [name for name in chosen if name not in plans["configurations"]]
+    if unknown:
+        raise UserError(
+            f"{raw.name} has no configuration {unknown[0]!r}; there are {', '.join(plans['configurations'])}."
+        )
+    measured = {name: preprocess(raw, folder, plans, name, processes=processes) for name in chosen}
+    plans["nnood"] = _nnood_plan(raw, plans, {**_earlier(folder, plans), **measured}, method, reason).to_dict()
+    write_json(folder / "case_list.json", list(raw.training))
+    write_json(folder / f"{PLANS_NAME}.json", plans)
+    return folder
+
+
+def _earlier(folder: Path, plans: dict[str, Any]) -> dict[str, ConfigurationPlan]:
+    """What an earlier call measured on configurations that are still planned the same way."""
+    file = folder / f"{PLANS_NAME}.json"
+    if not file.exists():
+        return {}
+    before = read_json(file)
+    same = [name for name, values in plans["configurations"].items() if before["configurations"].get(name) == values]
+    return {name: plan for name, plan in NnoodPlan.from_dict(before["nnood"]).configurations.items() if name in same}
+
+
+def _nnood_plan(
+    raw: Dataset, plans: dict[str, Any], configurations: dict[str, ConfigurationPlan], method: str, reason: str
+) -> NnoodPlan:
+    """Fill the typed block from what was measured and what the user set."""
+    overrides = raw.overrides
+    default = default_configuration(plans)
+    extent = configurations.get(default, next(iter(configurations.values()))).foreground_extent
+    edges = [n for n in extent if n > 1] or [1]
+    smallest = min(max(ANOMALY_FRACTIONS[0], MIN_ANOMALY_VOXELS / min(edges)), ANOMALY_FRACTIONS[1])
+    return NnoodPlan(
+        default_configuration=default,
+        foreground_method=method,
+        foreground_reason=reason,
+        mirror_axes=overrides.mirror_axes,
+        rotation_degrees=DEFAULT_ROTATION_DEGREES if overrides.rotation_degrees is None else overrides.rotation_degrees,
+        anomaly_size=overrides.anomaly_size or (round(smallest, 4), ANOMALY_FRACTIONS[1]),
+        configurations=configurations,
+    )

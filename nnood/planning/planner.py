@@ -1,0 +1,105 @@
+"""nnU-Net's experiment planner, told that there is one output channel and no cascade."""
+
+import contextlib
+import copy
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
+
+from nnood.datasets import Dataset
+from nnood.errors import UserError
+from nnood.paths import NNUNET_VARIABLES
+from nnood.plan import PLANS_NAME
+from nnood.safety import write_json
+
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
+
+
+class OneChannelPlanner(ExperimentPlanner):
+    """Plans a network that puts out one score per voxel, whatever the labels are."""
+
+    @staticmethod
+    def static_estimate_VRAM_usage(  # noqa: N802
+        patch_size: Any, input_channels: int, output_channels: int, *architecture: Any
+    ) -> float:
+        """nnU-Net's estimate, for one output channel."""
+        return ExperimentPlanner.static_estimate_VRAM_usage(patch_size, input_channels, 1, *architecture)
+
+    def determine_reader_writer(self) -> type[SimpleITKIO]:
+        """Name nnU-Net's closest reader; what reads is the gate in `nnood.images`, in every format."""
+        return SimpleITKIO
+
+    def save_plans(self, plans: dict[str, Any]) -> None:
+        """Keep the plans in memory: nnood completes them and writes them atomically."""
+        recursive_fix_for_json_export(plans)
+
+
+@contextlib.contextmanager
+def _staged(dataset: Dataset, foreground: Path) -> Iterator[None]:
+    """Let nnU-Net's planner find the raw data set with the foreground in the place of the segmentation."""
+    content = dataset.nnunet_json()
+    content["dataset"] = {
+        case: {"images": [str(path) for path in files], "label": str(foreground / f"{case}.nii.gz")}
+        for case, files in dataset.training.items()
+    }
+    variable = NNUNET_VARIABLES["raw"]
+    before = os.environ.get(variable)
+    with tempfile.TemporaryDirectory() as staging:
+        write_json(Path(staging) / dataset.name / "dataset.json", content)
+        os.environ[variable] = staging
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = before
+
+
+def plan_configurations(
+    dataset: Dataset, folder: Path, *, gpu_memory_target: float, base_features: int
+) -> dict[str, Any]:
+    """Let nnU-Net plan spacing, patch size, topology and batch size of every configuration.
+
+    Args:
+        dataset: The raw data set.
+        folder: Its preprocessed folder, which holds the fingerprint.
+        gpu_memory_target: In GB; patch and batch size follow from it.
+        base_features: Feature maps of the first stage (nnU-Net: 32).
+
+    Returns:
+        nnU-Net's plans, without the cascade.
+
+    Raises:
+        UserError: If the images are too small for any network.
+    """
+    with _staged(dataset, folder / "foreground"), contextlib.redirect_stdout(io.StringIO()):
+        planner = OneChannelPlanner(dataset.name, gpu_memory_target_in_gb=gpu_memory_target, plans_name=PLANS_NAME)
+        planner.UNet_base_num_features = base_features
+        try:
+            plans = copy.deepcopy(planner.plan_experiment())
+        except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+            shape = np.median(planner.dataset_fingerprint["shapes_after_crop"], axis=0).astype(int).tolist()
+            raise UserError(
+                f"nnU-Net cannot plan a network for {dataset.name} (median size {shape} after cropping: {error}); "
+                "are the images large enough and their spacings right?"
+            ) from error
+    plans["configurations"] = {
+        name: plans["configurations"][name] for name in CONFIGURATIONS if name in plans["configurations"]
+    }
+    for configuration in plans["configurations"].values():
+        configuration.pop("next_stage", None)
+    return plans
+
+
+def default_configuration(plans: dict[str, Any]) -> str:
+    """The configuration for a user who names none: full resolution for volumes, 2d for images."""
+    return "3d_fullres" if "3d_fullres" in plans["configurations"] else "2d"

@@ -1,0 +1,59 @@
+"""What goes into an anomaly: new values for a box of the image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from nnood.tasks.donors import Donors
+from nnood.tasks.draws import uniform
+from nnood.tasks.shapes import Placement
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of one image that a texture may replace.
+
+    Attributes:
+        values: The image's values in the box, (C, *box).
+        placement: Box and depth map.
+        target: Index of the image in the batch, by which donors know whom to leave out.
+        scale: Per channel, the typical difference of two foreground voxels in normalised intensity, (C,).
+    """
+
+    values: torch.Tensor
+    placement: Placement
+    target: int
+    scale: torch.Tensor
+
+
+Texture = Callable[[Region, Donors, torch.Generator], torch.Tensor | None]
+
+
+def foreign_patch(region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor | None:
+    """The same region of another case (Tan et al. 2020, FPI); None without a donor."""
+    return donors.patch(region.target, region.placement.box, generator)
+
+
+@dataclass(frozen=True)
+class SmoothOffset:
+    """Brighter or darker by an offset that rises smoothly from the shape's border to its core.
+
+    Source: the smooth intensity task of Baugh et al. 2023, "Many tasks make light work"; here the offset is measured in
+    typical tissue differences of the data, so that it does not depend on the unit of the intensities.
+
+    Attributes:
+        strength: Smallest and largest offset, in typical differences of two foreground voxels.
+        plateau: Depth at which the full offset is reached; 1 is the core only.
+    """
+
+    strength: tuple[float, float] = (0.5, 2.5)
+    plateau: tuple[float, float] = (0.2, 1.0)
+
+    def __call__(self, region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor:
+        """Return the region's values plus the offset."""
+        profile = (region.placement.depth / uniform(generator, *self.plateau)).clamp(0, 1)
+        profile = profile * profile * (3 - 2 * profile)
+        sign = 1.0 if uniform(generator, 0, 1) < 0.5 else -1.0
+        offset = sign * uniform(generator, *self.strength) * region.scale
+        return region.values + offset.reshape(-1, *[1] * profile.ndim) * profile
