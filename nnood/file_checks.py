@@ -51,7 +51,8 @@ def check_file(path: Path, ending: str) -> None:
     try:
         check(path)
     except (EOFError, gzip.BadGzipFile, zlib.error, struct.error, KeyError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}); replace the file by an intact copy.") from error
+        reason = f"unknown or missing entry {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path} is damaged or cut off ({reason}); replace the file by an intact copy.") from error
 
 
 def _length(stream: BinaryIO) -> int:

@@ -175,8 +175,10 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, Geometry]:
     # Slices that were written one by one make up one series each.
     array = arrays[0] if len(arrays) == 1 else np.stack(arrays)
     axes = axes if len(arrays) == 1 else f"Z{axes}"
-    colour = next((axes.index(axis) for axis in "SC" if axis in axes), None)
-    array = array[None] if colour is None else _drop_alpha(np.moveaxis(array, colour, 0), path)
+    if "S" in axes:  # samples of a colour; C: channels without a meaning
+        array = _drop_alpha(np.moveaxis(array, axes.index("S"), 0), path)
+    else:
+        array = np.moveaxis(array, axes.index("C"), 0) if "C" in axes else array[None]
     return _without_geometry(array, path)
 
 
@@ -199,7 +201,7 @@ def _load_array(path: Path) -> np.ndarray:
         except ValueError as error:
             if "pickle" not in str(error):
                 raise
-            raise UserError(f"{path} is no plain numeric array; nnood never loads pickled objects, {ADVICE}.") from error
+            raise UserError(f"{path} is no plain array; pickled objects are never loaded, {ADVICE}.") from error
     names = ", ".join(content.files[:5])
     raise UserError(f"{path} holds {len(content.files)} arrays ({names}); expected one image per file.")
 

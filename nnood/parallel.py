@@ -56,16 +56,20 @@ def _map_in_processes(
 ) -> None:
     """The parallel half of `map_cases`; fills `results` and `faults`."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(arguments)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(processes, len(arguments)), mp_context=context)
+    try:
         futures = {pool.submit(function, *values): case for case, values in arguments.items()}
         for future in as_completed(futures):
             try:
                 results[futures[future]] = future.result()
             except UserError as error:
                 faults[futures[future]] = str(error)
-            except BrokenProcessPool:
-                raise UserError(
-                    "A worker process died, most likely because memory ran out; "
-                    "use fewer processes (-np) and start the command again, finished cases are kept."
-                ) from None
             bar.update()
+    except BrokenProcessPool:
+        raise UserError(
+            "A worker process died, most likely because memory ran out; "
+            "use fewer processes (-np) and start the command again, finished cases are kept."
+        ) from None
+    finally:
+        # After a full disk or Ctrl-C the waiting cases must not be worked off first.
+        pool.shutdown(cancel_futures=True)

@@ -13,7 +13,7 @@ from nnood.images import Geometry, nnunet_properties, read_case, read_image
 from nnood.parallel import map_cases
 from nnood.plan import ConfigurationPlan
 from nnood.planning.storage import PROPERTIES_FOLDER, case_files, receipt_file, save_case
-from nnood.safety import read_receipt, remove_leftovers, write_receipt
+from nnood.safety import agrees_with_disk, digest_of, read_json, read_receipt, remove_leftovers, write_receipt
 
 PAIRS = 5000
 
@@ -90,6 +90,28 @@ def preprocess_case(
     result = {"extent": _extent(locations, data.shape[1:]), "contrast": _contrast(data, locations)}
     write_receipt(receipt, settings=settings, inputs=inputs, outputs=outputs, result=result)
     return result
+
+
+def stored_case_fault(folder: Path, plans: dict[str, Any], configuration: str, case: str) -> str | None:
+    """What is wrong with a stored case, in a sentence, or None.
+
+    Args:
+        folder: The preprocessed data set.
+        plans: nnU-Net's plans.
+        configuration: One of them.
+        case: Case name.
+    """
+    target = folder / plans["configurations"][configuration]["data_identifier"]
+    advice = f"run nnood_plan_and_preprocess -d {plans['dataset_name']} -c {configuration} again."
+    try:
+        receipt = read_json(receipt_file(target, case))
+        if receipt["settings"] != digest_of(_settings(plans, configuration)):
+            return f"{target}: case {case} was preprocessed by other plans; {advice}"
+        if agrees_with_disk(receipt["outputs"], case_files(target, case)):
+            return None
+    except (UserError, KeyError, TypeError):
+        return f"{target}: case {case} has not been preprocessed completely; {advice}"
+    return f"{target}: case {case} was changed or damaged since it was preprocessed; {advice}"
 
 
 def _extent(locations: np.ndarray, shape: tuple[int, ...]) -> list[int]:

@@ -12,8 +12,8 @@ from nnood.tasks.textures import SmoothOffset, foreign_patch
 def fpi(settings: TaskSettings) -> ComposedTask:
     """Foreign patch interpolation.
 
-    Source: Tan, Hou, Batten, Qiu, Kainz 2020, "Detecting outliers with foreign patch interpolation": a cuboid of another
-    case, at the same place, interpolated with a factor from 0.05 to 0.95.
+    Source: Tan, Hou, Batten, Qiu, Kainz 2020, "Detecting outliers with foreign patch interpolation": a cuboid of
+    another case, at the same place, interpolated with a factor from 0.05 to 0.95.
     """
     return ComposedTask(
         shapes=(cuboid,),

@@ -35,8 +35,8 @@ def close_holes(values: torch.Tensor, radius: int = 1) -> torch.Tensor:
 class FlippedGaussian:
     """1 - p(d) / p(0), d ~ N(0, sigma^2): 0 where nothing changed, near 1 beyond two sigma.
 
-    Source: Baugh et al. 2023, "Many tasks make light work"; sigma comes from the data (`ConfigurationPlan.label_sigma`),
-    which makes the label independent of the unit of the intensities.
+    Source: Baugh et al. 2023, "Many tasks make light work"; sigma comes from the data
+    (`ConfigurationPlan.label_sigma`), which makes the label independent of the unit of the intensities.
 
     Attributes:
         sigma: Per channel, in normalised intensity.

@@ -21,12 +21,12 @@ class Corrupted:
     Attributes:
         image: (B, C, *S), in the input's type.
         label: (B, 1, *S) float32 in [0, 1].
-        planted: (B,) boolean: where False, nothing could be planted; the image is unchanged and its label 0.
+        failed: (B,) boolean: an anomaly was wanted but none could be planted; the image is unchanged and its label 0.
     """
 
     image: torch.Tensor
     label: torch.Tensor
-    planted: torch.Tensor
+    failed: torch.Tensor
 
 
 class AnomalyTask(Protocol):
@@ -97,12 +97,12 @@ class ComposedTask:
         # Two differences of sigma make the typical difference of two foreground voxels (see ConfigurationPlan).
         scale = 2 * torch.tensor(self.settings.label_sigma, device=result.image.device, dtype=result.image.dtype)
         for target in targets:
+            result.failed[target] = True
             shape = self.shapes[integer(generator, 0, len(self.shapes))]
             placement = place(shape, foreground[target], self.settings.extent, self.settings.fractions, generator)
             if placement is None:
                 continue
-            box = (target, slice(None), *placement.box)
-            before = result.image[box]
+            before = result.image[target][(slice(None), *placement.box)]
             new = self.texture(Region(before, placement, target, scale), donors, generator)
             if new is None:
                 continue
@@ -110,9 +110,9 @@ class ComposedTask:
             label = self.label(before, after, weight)
             if not label.any():
                 continue
-            result.label[(target, 0, *placement.box)] = label
-            result.image[box] = after
-            result.planted[target] = True
+            result.label[target, 0][placement.box] = label
+            before.copy_(after)
+            result.failed[target] = False
         return result
 
 
@@ -123,7 +123,7 @@ class Mixture:
     Attributes:
         tasks: The tasks.
         weights: Their shares, non-negative.
-        normal: Share of images left normal on purpose, relative to the same sum; they count as planted = False.
+        normal: Share of images left normal on purpose, relative to the same sum.
     """
 
     tasks: tuple[ComposedTask, ...]
@@ -143,6 +143,6 @@ class Mixture:
 
 
 def _nothing(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Label and `planted` of a batch without anomalies."""
+    """Label and `failed` of a batch without anomalies."""
     label = torch.zeros(len(image), 1, *image.shape[2:], device=image.device)
     return label, torch.zeros(len(image), dtype=torch.bool, device=image.device)

@@ -1,0 +1,38 @@
+"""Which arithmetic a device is fast in."""
+
+import contextlib
+
+import torch
+
+
+def has_native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX), not by emulation."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
+
+
+def autocast_for(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 autocast on CPUs that have it; nothing elsewhere, since nnU-Net's own code casts on GPUs."""
+    if device.type == "cpu" and has_native_bfloat16():
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device; `auto` takes the first there is.
+
+    Raises:
+        ValueError: If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"There is no device {name!r}; use auto, cpu, cuda or mps.") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, False):
+        raise ValueError(f"There is no device {name!r} on this machine; use auto or cpu.")
+    return device

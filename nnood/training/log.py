@@ -1,0 +1,76 @@
+"""What is remembered per epoch, and its picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
+
+from nnood.safety import atomic_path, plain
+
+KEYS = (
+    "train_losses",
+    "val_losses",
+    "prior_entropy",
+    "mean_voxel_ap",
+    "voxel_ap",
+    "sample_ap",
+    "failed",
+    "lrs",
+    "epoch_start_timestamps",
+    "epoch_end_timestamps",
+)
+
+
+class AnomalyLog(LocalLogger):
+    """nnU-Net's per-epoch log with nnood's figures: one plain value, or dict per task, per key and epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.my_fantastic_logging: dict[str, list[Any]] = {key: [] for key in KEYS}
+
+    def log(self, key: str, value: Any, epoch: int) -> None:
+        """Store a value as plain Python, so that checkpoints hold nothing else."""
+        super().log(key, plain(value), epoch)
+
+    def plot_progress_png(self, output_folder: str) -> None:
+        """Draw losses, average precision per task, and time and learning rate into `progress.png`."""
+        log = self.my_fantastic_logging
+        epochs = np.arange(min(len(values) for values in log.values()))
+        figure = Figure(figsize=(9, 11), layout="constrained")
+        loss_axis, score_axis, time_axis = figure.subplots(3, 1)
+        for key, style, name in (
+            ("train_losses", "-", "training"),
+            ("val_losses", "-", "validation"),
+            ("prior_entropy", ":", "entropy of the prior: nothing learned"),
+        ):
+            loss_axis.plot(epochs, log[key][: len(epochs)], style, label=name)
+        self._plot_tasks(score_axis, epochs, "voxel_ap", "-")
+        self._plot_tasks(score_axis, epochs, "sample_ap", ":")
+        seconds = np.subtract(log["epoch_end_timestamps"][: len(epochs)], log["epoch_start_timestamps"][: len(epochs)])
+        time_axis.plot(epochs, seconds, color="black", label="seconds per epoch")
+        rate_axis = time_axis.twinx()
+        rate_axis.plot(epochs, log["lrs"][: len(epochs)], color="tab:gray", linestyle=":", label="learning rate")
+        loss_axis.set_ylabel("cross-entropy")
+        loss_axis.set_ylim(bottom=0)
+        score_axis.set_ylabel("average precision on fixed held-out patches")
+        score_axis.set_ylim(0, 1)
+        time_axis.set_ylabel("seconds per epoch")
+        time_axis.set_ylim(bottom=0)
+        rate_axis.set_ylabel("learning rate (dotted)")
+        time_axis.set_xlabel("epoch")
+        for axis in (loss_axis, score_axis):
+            axis.legend(fontsize=8)
+            axis.grid(alpha=0.3)
+        with atomic_path(Path(output_folder) / "progress.png") as temporary:
+            figure.savefig(temporary, dpi=100)
+
+    def _plot_tasks(self, axis: Axes, epochs: np.ndarray, key: str, style: str) -> None:
+        """One line per task; solid for voxels, dotted for samples, the same colour for the same task."""
+        values = self.my_fantastic_logging[key]
+        for number, task in enumerate(sorted({task for entry in values for task in entry})):
+            line = [entry.get(task) for entry in values[: len(epochs)]]
+            numbers = [np.nan if value is None else value for value in line]
+            axis.plot(epochs, numbers, style, color=f"C{number}", label=f"{task}, {key.removesuffix('_ap')}s")

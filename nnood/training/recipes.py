@@ -1,0 +1,75 @@
+"""Recipes: named, complete training set-ups."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nnood.errors import UserError
+
+SCHEMES = ("per_task",)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training, besides the data and nnU-Net's plan.
+
+    Attributes:
+        name: By which a user asks for it.
+        summary: One line on what it is and where it comes from.
+        scheme: How folds are made (`nnood.training.cross_validation`).
+        tasks: Task name to its share of the training images.
+        normal: Share of training images left normal, relative to the same sum.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: Of AdamW.
+        epochs: Number of epochs.
+        iterations: Training steps per epoch.
+    """
+
+    name: str
+    summary: str
+    scheme: str
+    tasks: dict[str, float]
+    normal: float
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    iterations: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready content."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Recipe":
+        """Read a recipe back."""
+        return cls(**content)
+
+
+DEFAULT_RECIPE = "nnood"
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name=DEFAULT_RECIPE,
+            summary="Mixture of foreign patch interpolation and smooth intensity changes, classic five folds.",
+            scheme="per_task",
+            tasks={"fpi": 1.0, "smooth_intensity": 1.0},
+            normal=0.25,
+            learning_rate=3e-3,
+            weight_decay=1e-5,
+            epochs=1000,
+            iterations=250,
+        ),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Look a recipe up.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    if name not in RECIPES:
+        raise UserError(f"There is no recipe {name!r}; known are {', '.join(RECIPES)}.")
+    return RECIPES[name]

@@ -1,0 +1,31 @@
+"""What one training run is made of, besides data and plan: travels inside `plans["nnood"]["training"]`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nnood.training.cross_validation import Fold
+from nnood.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Attributes of one run.
+
+    Attributes:
+        recipe: The recipe, with epochs and iterations as the user wants them.
+        fold: Cases and tasks.
+        seed: Of augmentation, anomalies and initial weights.
+    """
+
+    recipe: Recipe
+    fold: Fold
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready content."""
+        return {"recipe": self.recipe.to_dict(), "fold": self.fold.to_dict(), "seed": self.seed}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "TrainingSettings":
+        """Read the settings back."""
+        return cls(Recipe.from_dict(content["recipe"]), Fold.from_dict(content["fold"]), int(content["seed"]))

@@ -1,0 +1,155 @@
+"""Validation on fixed images: the same held-out patches with the same anomalies in every epoch and every member."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+
+from nnood.evaluation.metrics import ScoreHistogram, average_precision, exact_average_precision
+from nnood.planning.storage import CaseStore
+from nnood.scores import sample_score
+from nnood.tasks import TaskSettings, build_task
+from nnood.tasks.donors import Donors
+
+NORMAL = "normal"
+
+
+def seed_of(*parts: str) -> int:
+    """A seed that depends on nothing but the given words."""
+    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:7], "big")
+
+
+class FixedPatches:
+    """Held-out patches, each once normal and once with an anomaly of each validation task.
+
+    The patches are made anew in every epoch, from seeds of data set, case and task, rather than kept: memory stays
+    bounded whatever the number of cases.
+    """
+
+    def __init__(
+        self,
+        store: CaseStore,
+        tasks: Sequence[str],
+        settings: TaskSettings,
+        *,
+        dataset: str,
+        patch_size: Sequence[int],
+        batch_size: int,
+        max_batches: int,
+        device: torch.device,
+    ) -> None:
+        self._store = store
+        self._tasks = {name: build_task(name, settings) for name in tasks}
+        self._dataset = dataset
+        self._patch_size = tuple(patch_size)
+        self._batch_size = batch_size
+        self._device = device
+        per_case = len(tasks) + 1
+        count = min(len(store.identifiers), max(2, max_batches * batch_size // per_case))
+        chosen = np.unique(np.linspace(0, len(store.identifiers) - 1, count).astype(int))
+        self._cases = [store.identifiers[i] for i in chosen]
+        self._items = [(number, task) for number in range(len(self._cases)) for task in (NORMAL, *tasks)]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._items) // self._batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Batches `data` (B, C, *S), `target` (B, 1, *S) and `tasks`, a name per image."""
+        for start in range(0, len(self._items), self._batch_size):
+            items = self._items[start : start + self._batch_size]
+            made = [self._make(number, task) for number, task in items]
+            yield {
+                "data": torch.cat([image for image, _ in made]),
+                "target": torch.cat([label for _, label in made]),
+                "tasks": [task for _, task in items],
+            }
+
+    def endless(self) -> Iterator[dict[str, Any]]:
+        """The same batches over and over."""
+        while True:
+            yield from self
+
+    def _make(self, number: int, task: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """One image (1, C, *S) and its label (1, 1, *S)."""
+        image, foreground = self._load(self._cases[number])
+        if task == NORMAL:
+            return image, torch.zeros(1, 1, *image.shape[2:], device=self._device)
+        other = self._cases[(number + 1) % len(self._cases)]
+        donors = Donors()
+        donors.begin_batch([self._cases[number], other], torch.cat([image, self._load(other)[0]]))
+        generator = torch.Generator().manual_seed(seed_of(self._dataset, self._cases[number], task))
+        corrupted = self._tasks[task](image, foreground, donors, generator)
+        return corrupted.image, corrupted.label
+
+    def _load(self, case: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The patch around the middle of the foreground: image (1, C, *S), foreground (1, *S)."""
+        data, segmentation, _, properties = self._store.load_case(case)
+        locations = properties["class_locations"][1]
+        shape = data.shape[1:]
+        middle = np.median(locations[:, 1:], axis=0).astype(int) if len(locations) else np.array(shape) // 2
+        size = (1,) * (3 - len(self._patch_size)) + self._patch_size
+        starts = [
+            int(np.clip(m - n // 2, 0, total - n)) if total >= n else -((n - total) // 2)
+            for m, n, total in zip(middle, size, shape, strict=True)
+        ]
+        box = [[start, start + n] for start, n in zip(starts, size, strict=True)]
+        image = torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()
+        mask = torch.from_numpy(crop_and_pad_nd(segmentation, box, -1) == 1)
+        if len(self._patch_size) == 2:
+            image, mask = image[:, 0], mask[:, 0]
+        return image[None].to(self._device), mask.to(self._device)
+
+
+class TaskScores:
+    """Gathers scores over the fixed patches and turns them into average precisions per task."""
+
+    def __init__(self) -> None:
+        self._voxels: dict[str, ScoreHistogram] = {}
+        self._samples: dict[str, list[tuple[float, bool]]] = {}
+        self.label_sum = 0.0
+        self.label_count = 0
+
+    def add(self, scores: torch.Tensor, labels: torch.Tensor, tasks: Sequence[str]) -> None:
+        """Add a batch.
+
+        Args:
+            scores: (B, 1, *S) in [0, 1].
+            labels: (B, 1, *S) in [0, 1]; anomalous is what is above 0.
+            tasks: A name per image.
+        """
+        self.label_sum += float(labels.sum(dtype=torch.float64))
+        self.label_count += labels.numel()
+        for score, label, task in zip(scores.float().cpu().numpy(), labels.cpu().numpy(), tasks, strict=True):
+            truth = label > 0
+            self._voxels.setdefault(task, ScoreHistogram()).add(score, truth)
+            self._samples.setdefault(task, []).append((sample_score(score), bool(truth.any())))
+
+    @property
+    def prior(self) -> float:
+        """Mean label."""
+        return self.label_sum / max(1, self.label_count)
+
+    def voxel_ap(self) -> dict[str, float]:
+        """Per task, over its images and the normal ones."""
+        result = {}
+        for task, histogram in self._voxels.items():
+            if task != NORMAL:
+                pooled = ScoreHistogram()
+                pooled.merge(histogram)
+                if NORMAL in self._voxels:
+                    pooled.merge(self._voxels[NORMAL])
+                result[task] = average_precision(pooled)
+        return result
+
+    def sample_ap(self) -> dict[str, float]:
+        """Per task, its images against the normal ones."""
+        result = {}
+        for task, samples in self._samples.items():
+            if task != NORMAL:
+                scores, truth = zip(*samples, *self._samples.get(NORMAL, []), strict=True)
+                result[task] = exact_average_precision(np.array(scores), np.array(truth))
+        return result
