@@ -4,6 +4,8 @@ import contextlib
 
 import torch
 
+from nnood.errors import UserError
+
 
 def has_native_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX), not by emulation."""
@@ -22,7 +24,7 @@ def choose_device(name: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device; `auto` takes the first there is.
 
     Raises:
-        ValueError: If the name is unknown or the device is not there.
+        UserError: If the name is unknown or the device is not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -31,8 +33,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"There is no device {name!r}; use auto, cpu, cuda or mps.") from None
+        raise UserError(f"There is no device {name!r}; use auto, cpu, cuda or mps.") from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
-        raise ValueError(f"There is no device {name!r} on this machine; use auto or cpu.")
+        raise UserError(f"There is no device {name!r} on this machine; use auto or cpu.")
     return device

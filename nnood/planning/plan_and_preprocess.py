@@ -79,6 +79,29 @@ def plan_and_preprocess(
     return folder
 
 
+def describe_plans(folder: Path) -> str:
+    """A short table of what was planned, for the user to read.
+
+    Args:
+        folder: The preprocessed data set.
+    """
+    plans = read_json(folder / f"{PLANS_NAME}.json")
+    plan = NnoodPlan.from_dict(plans["nnood"])
+    lines = [f"Foreground: {plan.foreground_method} ({plan.foreground_reason})"]
+    for name, values in plans["configurations"].items():
+        default = ", the default" if name == plan.default_configuration else ""
+        done = "preprocessed" if name in plan.configurations else "planned only"
+        spacing = " x ".join(f"{value:.3g}" for value in values["spacing"])
+        patch = " x ".join(map(str, values["patch_size"]))
+        lines.append(f"{name} ({done}{default}): patch {patch}, batch {values['batch_size']}, spacing {spacing}")
+    low, high = plan.anomaly_size
+    lines.append(
+        f"Anomalies: {low:.0%} to {high:.0%} of the foreground's extent; "
+        f"mirroring along {plan.mirror_axes or 'no axis'}"
+    )
+    return "\n".join(lines)
+
+
 def _earlier(folder: Path, plans: dict[str, Any]) -> dict[str, ConfigurationPlan]:
     """What an earlier call measured on configurations that are still planned the same way."""
     file = folder / f"{PLANS_NAME}.json"

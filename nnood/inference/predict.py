@@ -1,0 +1,141 @@
+"""Predict a folder of images, case by case, going on where an earlier, killed call stopped."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nnood.datasets import DATASET_NAME, Cases, find_dataset_name, list_cases
+from nnood.errors import UserError, one_error
+from nnood.images import Geometry, read_case
+from nnood.inference.export import prediction_files, write_prediction
+from nnood.inference.predictor import Model, ScorePredictor
+from nnood.paths import Roots
+from nnood.safety import read_receipt, remove_leftovers, sha256, write_receipt
+from nnood.training.checkpoints import BEST
+from nnood.training.train import member_folder
+
+logger = logging.getLogger(__name__)
+
+RECEIPTS = ".receipts"
+
+
+def find_model(
+    roots: Roots,
+    *,
+    dataset: str | None,
+    recipe: str | None,
+    configuration: str | None,
+    folds: Sequence[str],
+    checkpoint: str = BEST,
+) -> Model:
+    """Choose the members to predict with; what is not named must be unique.
+
+    Args:
+        roots: The three root folders.
+        dataset: Id or name; may be left out if one data set has results.
+        recipe: May be left out if one recipe was trained.
+        configuration: May be left out if one was trained, or the default one was.
+        folds: Fold numbers or `all`; every trained fold if empty.
+        checkpoint: File name of the checkpoint.
+
+    Raises:
+        UserError: If nothing or too much fits.
+    """
+    names = sorted(
+        p.name for p in roots.results.glob("Dataset*") if DATASET_NAME.match(p.name) and any(p.glob("*__*__*"))
+    )
+    if dataset is None:
+        if len(names) != 1:
+            there = f"there are {', '.join(names)}" if names else f"{roots.results} holds none, train with nnood_train"
+            raise UserError(f"Name the data set whose networks shall predict (-d); {there}.")
+        name = names[0]
+    else:
+        name = find_dataset_name(dataset, roots)
+    if recipe is not None and configuration is not None:
+        return Model.load(member_folder(roots, name, recipe, configuration), folds, checkpoint)
+    candidates = sorted((roots.results / name).glob(f"*__{recipe or '*'}__{configuration or '*'}"))
+    candidates = [folder for folder in candidates if any(folder.glob(f"fold_*/{checkpoint}"))]
+    if not candidates:
+        raise UserError(f"{roots.results / name} has no trained fold that fits; train one with nnood_train {name} 0.")
+    if len(candidates) > 1:
+        default = [
+            f for f in candidates if Model.load(f, (), checkpoint).plans["nnood"]["default_configuration"] in f.name
+        ]
+        candidates = default if len(default) == 1 else candidates
+    if len(candidates) > 1:
+        raise UserError(
+            f"{name} has several trained models ({', '.join(folder.name for folder in candidates)}); "
+            "choose with -r RECIPE and -c CONFIGURATION."
+        )
+    return Model.load(candidates[0], folds, checkpoint)
+
+
+def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -> dict[str, float]:
+    """Write a score map and a sample score for every case of a folder.
+
+    Args:
+        inputs: Images, named nnU-Net's way (`CASE_0000.nii.gz`) or plainly.
+        output: Gets `CASE.nii.gz` (float32 in [0, 1], geometry of the input) and `CASE.nii.gz.txt` per case.
+        model: The members.
+        device: Where to compute.
+
+    Returns:
+        Sample score by case.
+
+    Raises:
+        UserError: If cases are broken; the others are finished, and all broken ones are listed.
+    """
+    cases = list_cases(inputs, model.channels)
+    settings = {"plans": model.plans, "members": [sha256(file) for file in model.checkpoints]}
+    return predict_cases(cases, output, model, settings, lambda: ScorePredictor(model, device))
+
+
+def predict_cases(
+    cases: Cases,
+    output: Path,
+    model: Model,
+    settings: Any,
+    build: Callable[[], Callable[[np.ndarray, Geometry], np.ndarray]],
+) -> dict[str, float]:
+    """Predict cases with anything that turns an image into a score map.
+
+    Args:
+        cases: Case name to files.
+        output: Where to write.
+        model: For the number of channels.
+        settings: What decides the outcome besides the images; finished cases with the same ones are skipped.
+        build: Makes the predictor; called only if there is something to do.
+
+    Returns:
+        Sample score by case.
+
+    Raises:
+        UserError: If cases are broken; the others are finished, and all broken ones are listed.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    scores: dict[str, float] = {}
+    faults: list[str] = []
+    predictor = None
+    for name, files in tqdm(cases.items(), desc="Predicting", unit="case", disable=None):
+        receipt = output / RECEIPTS / f"{name}.json"
+        outputs = prediction_files(output, name)
+        known = read_receipt(receipt, settings=settings, inputs=files, outputs=outputs)
+        if known is not None:
+            scores[name] = known["sample_score"]
+            continue
+        try:
+            image, geometry = read_case(files, model.channels)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        predictor = predictor or build()
+        scores[name] = write_prediction(predictor(image, geometry), geometry, output, name)
+        write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": scores[name]})
+    one_error(faults)
+    return scores
