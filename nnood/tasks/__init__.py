@@ -55,17 +55,20 @@ def build_task(name: str, settings: TaskSettings) -> ComposedTask:
     return TASKS[name](settings)
 
 
-def build_mixture(weights: Mapping[str, float], settings: TaskSettings, *, normal: float = 0.0) -> Mixture:
+def build_mixture(
+    weights: Mapping[str, float], settings: TaskSettings, *, normal: float = 0.0, repeat: float = 0.0
+) -> Mixture:
     """Build a mixture of tasks, given as names with weights.
 
     Args:
         weights: Task name to its share.
         settings: What the plan knows of the data.
         normal: Share of images left normal, relative to the same sum.
+        repeat: Probability of one more anomaly after each.
 
     Raises:
         ValueError: If a name is unknown, a weight negative, or all are 0.
     """
     if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"Expected task weights >= 0 that are not all 0, but got {dict(weights)}.")
-    return Mixture(tuple(build_task(name, settings) for name in weights), tuple(weights.values()), normal)
+    return Mixture(tuple(build_task(name, settings) for name in weights), tuple(weights.values()), normal, repeat)

@@ -8,7 +8,7 @@ import torch
 
 from nnood.tasks.blending import Blend
 from nnood.tasks.donors import Donors
-from nnood.tasks.draws import choice, integer
+from nnood.tasks.draws import choice, integer, uniform
 from nnood.tasks.labels import Label
 from nnood.tasks.shapes import Shape, place
 from nnood.tasks.textures import Region, Texture
@@ -97,7 +97,7 @@ class ComposedTask:
         # Two differences of sigma make the typical difference of two foreground voxels (see ConfigurationPlan).
         scale = 2 * torch.tensor(self.settings.label_sigma, device=result.image.device, dtype=result.image.dtype)
         for target in targets:
-            result.failed[target] = True
+            result.failed[target] = not result.label[target].any()
             shape = self.shapes[integer(generator, 0, len(self.shapes))]
             placement = place(shape, foreground[target], self.settings.extent, self.settings.fractions, generator)
             if placement is None:
@@ -110,7 +110,8 @@ class ComposedTask:
             label = self.label(before, after, weight)
             if not label.any():
                 continue
-            result.label[target, 0][placement.box] = label
+            planted = result.label[target, 0][placement.box]
+            torch.maximum(planted, label, out=planted)
             before.copy_(after)
             result.failed[target] = False
         return result
@@ -118,27 +119,36 @@ class ComposedTask:
 
 @dataclass(frozen=True)
 class Mixture:
-    """For each image one task is drawn, or none: then it stays normal.
+    """For each image one task is drawn, or none: then it stays normal. Further anomalies may follow.
 
     Attributes:
         tasks: The tasks.
         weights: Their shares, non-negative.
         normal: Share of images left normal on purpose, relative to the same sum.
+        repeat: Probability of one more anomaly, of a task drawn anew, after each (Baugh et al. 2023: 0.5).
+        most: Most anomalies in an image (Baugh et al. 2023: 4).
     """
 
     tasks: tuple[ComposedTask, ...]
     weights: tuple[float, ...]
     normal: float = 0.0
+    repeat: float = 0.0
+    most: int = 4
 
     def __call__(
         self, image: torch.Tensor, foreground: torch.Tensor, donors: Donors, generator: torch.Generator
     ) -> Corrupted:
         """See `AnomalyTask`."""
-        drawn = choice(generator, (*self.weights, self.normal), len(image))
         result = Corrupted(image.clone(), *_nothing(image))
-        for number, task in enumerate(self.tasks):
-            targets = [index for index, picked in enumerate(drawn) if picked == number]
-            result = task.corrupt(targets, result, foreground, donors, generator)
+        drawn = dict(enumerate(choice(generator, (*self.weights, self.normal), len(image))))
+        for _ in range(self.most):
+            for number, task in enumerate(self.tasks):
+                targets = [index for index, picked in drawn.items() if picked == number]
+                result = task.corrupt(targets, result, foreground, donors, generator)
+            again = [i for i, k in drawn.items() if k < len(self.tasks) and uniform(generator, 0, 1) < self.repeat]
+            if not again:
+                break
+            drawn = dict(zip(again, choice(generator, self.weights, len(again)), strict=True))
         return result
 
 

@@ -18,6 +18,7 @@ class Recipe:
         scheme: How folds are made (`nnood.training.cross_validation`).
         tasks: Task name to its share of the training images.
         normal: Share of training images left normal, relative to the same sum.
+        repeat: Probability of one more anomaly in the image after each, up to four.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: Of AdamW.
         epochs: Number of epochs.
@@ -29,6 +30,7 @@ class Recipe:
     scheme: str
     tasks: dict[str, float]
     normal: float
+    repeat: float
     learning_rate: float
     weight_decay: float
     epochs: int
@@ -55,6 +57,7 @@ RECIPES: dict[str, Recipe] = {
             scheme="per_task",
             tasks={"fpi": 1.0, "smooth_intensity": 1.0},
             normal=0.25,
+            repeat=0.5,
             learning_rate=3e-3,
             weight_decay=1e-5,
             epochs=1000,

@@ -68,7 +68,7 @@ class NnoodTrainer(nnUNetTrainer):
             measured.foreground_extent[-dimensions:], self.plan.anomaly_size, measured.label_sigma
         )
         weights = {name: recipe.tasks.get(name, 1.0) for name in self.settings.fold.train_tasks}
-        self.mixture = build_mixture(weights, self.task_settings, normal=recipe.normal)
+        self.mixture = build_mixture(weights, self.task_settings, normal=recipe.normal, repeat=recipe.repeat)
         self.donors = Donors()
         # On the CPU, whatever the device: the draws are few, and the anomalies are the same everywhere.
         self.generator = torch.Generator()

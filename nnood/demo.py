@@ -1,0 +1,126 @@
+"""The demo: the very functions behind the commands, on phantoms, in a few minutes on a CPU."""
+
+import logging
+from pathlib import Path
+from time import time
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from nnood.datasets import list_cases
+from nnood.evaluation.baselines import IntensityBaseline
+from nnood.evaluation.evaluate import Evaluation, evaluate
+from nnood.images import read_image
+from nnood.inference.predict import find_model, predict, predict_cases
+from nnood.inference.predictor import ScorePredictor
+from nnood.paths import Roots
+from nnood.phantoms import write_demo_dataset
+from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
+from nnood.safety import atomic_path, write_json
+from nnood.training.train import train
+
+logger = logging.getLogger(__name__)
+
+DATASET = "Dataset999_Phantoms"
+# A network and a schedule that two CPU cores finish in about four minutes; a user's data set needs neither.
+BASE_FEATURES = 16
+GPU_MEMORY_TARGET = 2.0
+EPOCHS, ITERATIONS = 16, 60
+
+
+def run_demo(folder: Path, device: torch.device) -> Path:
+    """Make phantoms, plan, preprocess, train fold 0, predict, evaluate, and draw. Goes on where it was stopped.
+
+    Args:
+        folder: For everything that is made.
+        device: Where to compute.
+
+    Returns:
+        The picture.
+    """
+    started = time()
+    roots = Roots(folder / "raw", folder / "preprocessed", folder / "results")
+    raw = roots.raw / DATASET
+    logger.info("1. Phantoms: 24 normal heads to train on, 12 to test, half of them with an anomaly")
+    write_demo_dataset(raw)
+    logger.info("2. Plan and preprocess")
+    planned = plan_and_preprocess(DATASET, roots, gpu_memory_target=GPU_MEMORY_TARGET, base_features=BASE_FEATURES)
+    logger.info(describe_plans(planned))
+    logger.info("3. Train fold 0")
+    train(DATASET, ["0"], roots, epochs=EPOCHS, iterations=ITERATIONS, go_on=True, device=device)
+    logger.info("4. Predict the test images, and once more with an untrained intensity baseline")
+    model = find_model(roots, dataset=DATASET, recipe=None, configuration=None, folds=["0"])
+    predict(raw / "imagesTs", folder / "predictions", model, device=device)
+    baseline = folder / "predictions_baseline"
+    predict_cases(
+        list_cases(raw / "imagesTs", model.channels),
+        baseline,
+        model,
+        "intensity baseline",
+        lambda: ScorePredictor(model, device, network=IntensityBaseline()),
+    )
+    logger.info("5. Evaluate")
+    results = {
+        "nnood": evaluate(folder / "predictions", raw / "labelsTs"),
+        "intensity baseline": evaluate(baseline, raw / "labelsTs"),
+    }
+    write_json(folder / "evaluation.json", {name: result.to_dict() for name, result in results.items()})
+    logger.info(format_comparison(results))
+    picture = draw_cases(raw, folder / "predictions", folder / "demo.png")
+    logger.info("Picture: %s\nAll of it took %.0f s.", picture, time() - started)
+    return picture
+
+
+def format_comparison(results: dict[str, Evaluation]) -> str:
+    """A table of pooled figures, one line per method, and chance."""
+    first = next(iter(results.values()))
+    lines = [f"{'':20}{'voxel AP':>10}{'sample AP':>11}{'voxel AUROC':>13}{'sample AUROC':>14}"]
+    for name, result in results.items():
+        figures = (result.voxel_ap, result.sample_ap, result.voxel_auroc, result.sample_auroc)
+        shown = [f"{figure:.3f}" if figure is not None else "undefined" for figure in figures]
+        lines.append(f"{name:20}{shown[0]:>10}{shown[1]:>11}{shown[2]:>13}{shown[3]:>14}")
+    lines.append(
+        f"{'chance':20}{first.voxel_prevalence or 0:>10.3f}{first.sample_prevalence:>11.3f}{0.5:>13.3f}{0.5:>14.3f}"
+    )
+    return "\n".join(lines)
+
+
+def draw_cases(raw: Path, predictions: Path, target: Path, *, normal: int = 2) -> Path:
+    """Draw image, truth and score map side by side: every anomalous test case and a few normal ones.
+
+    Args:
+        raw: A raw data set with `imagesTs` and `labelsTs`, of one channel.
+        predictions: Score maps of its test cases.
+        target: The picture.
+        normal: How many normal cases to show.
+
+    Returns:
+        `target`.
+    """
+    cases = list_cases(raw / "imagesTs", 1)
+    masks = {case: raw / "labelsTs" / f"{case}.nii.gz" for case in cases}
+    anomalous = [case for case in cases if masks[case].exists()]
+    shown = anomalous + [case for case in cases if case not in anomalous][:normal]
+    scores = {case: read_image(predictions / f"{case}.nii.gz")[0][0] for case in shown}
+    highest = max(float(score.max()) for score in scores.values())
+    figure = Figure(figsize=(2.1 * len(shown), 6.6), layout="constrained")
+    axes = figure.subplots(3, len(shown), squeeze=False)
+    for column, case in enumerate(shown):
+        image = read_image(cases[case][0])[0][0]
+        truth = read_image(masks[case])[0][0] > 0 if case in anomalous else np.zeros(image.shape, dtype=bool)
+        level = int(truth.sum(axis=(1, 2)).argmax()) if truth.any() else image.shape[0] // 2
+        sample = float((predictions / f"{case}.nii.gz.txt").read_text())
+        title = f"{case}\n{'anomalous' if truth.any() else 'normal'}, sample score {sample:.2f}"
+        axes[0, column].set_title(title, fontsize=8)
+        for row in range(3):
+            axes[row, column].imshow(image[level], cmap="gray", origin="lower")
+            axes[row, column].axis("off")
+        if truth[level].any():
+            axes[1, column].contour(truth[level], levels=[0.5], colors="tab:orange", linewidths=1.5)
+        axes[2, column].imshow(scores[case][level], cmap="inferno", vmin=0, vmax=highest, origin="lower", alpha=0.75)
+    for row, name in enumerate(("image", "truth", "score map")):
+        axes[row, 0].text(-0.05, 0.5, name, rotation=90, va="center", ha="right", transform=axes[row, 0].transAxes)
+    with atomic_path(target) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return target
