@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from nnood.errors import UserError
 
 BLOCK = 1 << 20
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
 METAIMAGE_BYTES = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -66,21 +69,39 @@ def _length(stream: BinaryIO) -> int:
 def _check_nifti(path: Path) -> None:
     opener: Callable[..., BinaryIO] = gzip.open if path.name.lower().endswith(".gz") else Path.open  # type: ignore[assignment]
     with opener(path, "rb") as file:
-        header = file.read(352)
-        length = len(header) + _length(file)
-    if len(header) < 348:
-        raise ValueError("the file ends within its header")
-    order = "<" if struct.unpack("<i", header[:4])[0] in (348, 540) else ">"
-    if struct.unpack(order + "i", header[:4])[0] == 540:
-        raise UserError(f"{path} is a NIfTI-2 file, which SimpleITK does not read; save it as NIfTI-1.")
+        header = file.read(348)
+        if len(header) < 348:
+            raise ValueError("the file ends within its header")
+        order = "<" if struct.unpack("<i", header[:4])[0] in (348, 540) else ">"
+        if struct.unpack(order + "i", header[:4])[0] == 540:
+            raise UserError(f"{path} is a NIfTI-2 file, which SimpleITK does not read; save it as NIfTI-1.")
+        offset = int(struct.unpack(order + "f", header[108:112])[0])
+        file.read(max(0, offset - len(header)))
+        kind = NIFTI_FLOATS.get(struct.unpack(order + "h", header[70:72])[0])
+        length = _length(file) if kind is None else _finite_length(file, np.dtype(order + kind), path)
+    _check_nifti_header(header, order, length, path)
+
+
+def _finite_length(stream: BinaryIO, kind: np.dtype, path: Path) -> int:
+    """As `_length`, for floating-point data, which must be finite: ITK's NIfTI reader turns NaN into 0 silently."""
+    total = 0
+    while block := stream.read(BLOCK):
+        total += len(block)
+        values = np.frombuffer(block, dtype=kind, count=len(block) // kind.itemsize)
+        if not np.isfinite(values).all():
+            raise UserError(f"{path} holds NaN or infinite values; mend it or leave the case out.")
+    return total
+
+
+def _check_nifti_header(header: bytes, order: str, length: int, path: Path) -> None:
+    """Compare the header with the number of bytes that follow it, and refuse a spacing of zero."""
     dimensions = struct.unpack(order + "8h", header[40:56])
     bits = struct.unpack(order + "h", header[72:74])[0]
     spacing = struct.unpack(order + "8f", header[76:108])
-    offset = struct.unpack(order + "f", header[108:112])[0]
     count = dimensions[0]
     if not 1 <= count <= 7 or any(n < 1 for n in dimensions[1 : count + 1]):
         raise ValueError(f"its header gives the dimensions {dimensions}")
-    expected = int(offset) + math.prod(dimensions[1 : count + 1]) * bits // 8
+    expected = math.prod(dimensions[1 : count + 1]) * bits // 8
     if length < expected:
         raise ValueError(f"{length} bytes where the header promises {expected}")
     if not all(math.isfinite(s) and s != 0 for s in spacing[1 : min(count, 3) + 1]):

@@ -1,9 +1,7 @@
 """Evaluation of a folder of predictions against voxel masks or sample labels."""
 
-import csv
 import math
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from nnood.errors import UserError, one_error
+from nnood.evaluation.folders import (
+    MAP_ENDING,
+    compare_names,
+    find_images,
+    find_masks,
+    read_sample_labels,
+    read_sample_scores,
+)
 from nnood.evaluation.metrics import (
     ScoreHistogram,
     auroc,
@@ -19,13 +25,9 @@ from nnood.evaluation.metrics import (
     exact_auroc,
     exact_average_precision,
 )
-from nnood.images import ENDINGS, PICTURE_ENDINGS, TIFF_ENDINGS, image_ending, read_image
+from nnood.images import PICTURE_ENDINGS, TIFF_ENDINGS, image_ending, read_image
 
-MAP_ENDING = ".nii.gz"
-SCORE_ENDING = ".nii.gz.txt"
-NOTE_ENDINGS = (".json", ".txt", ".csv", ".md")
 EIGHT_BIT_ENDINGS = PICTURE_ENDINGS + TIFF_ENDINGS
-CHANNEL = re.compile(r"(?<=.)_\d{4}$")
 UNDEFINED = "undefined"
 
 
@@ -97,17 +99,17 @@ def evaluate(predictions: Path, labels: Path, *, progress: bool = True) -> Evalu
         UserError: If names don't fit together, or files are broken, differ in geometry or hold values out of range.
             All faults are listed, those of contents once the names fit.
     """
-    scores = _read_sample_scores(predictions)
+    scores = read_sample_scores(predictions)
     table = labels if labels.is_file() else labels.with_name(f"{labels.name}.csv")
     if not labels.is_dir() and table.is_file():
-        listed = _read_sample_labels(table)
-        one_error(_compare_names(predictions, scores, dict.fromkeys(listed, table), whole=table))
+        listed = read_sample_labels(table)
+        one_error(compare_names(predictions, scores, dict.fromkeys(listed, table), whole=table))
         cases = [CaseResult(name, listed[name], scores[name], None, None) for name in sorted(scores)]
         return _summarise(cases, None)
-    masks = _find_masks(labels)
+    masks = find_masks(labels)
     images = labels.absolute().parent / "imagesTs"
-    wanted = _find_images(images, scores) | masks
-    one_error(_compare_names(predictions, scores, wanted, whole=images if images.is_dir() else None))
+    wanted = find_images(images, scores) | masks
+    one_error(compare_names(predictions, scores, wanted, whole=images if images.is_dir() else None))
     pooled = ScoreHistogram()
     cases, faults = [], []
     for name in tqdm(sorted(scores), desc="Evaluating", unit="case", disable=None if progress else True):
@@ -160,136 +162,6 @@ def format_table(evaluation: Evaluation) -> str:
             *_align([("case", "label", "sample score", "voxel AP", "voxel AUROC"), *cases]),
         ]
     )
-
-
-def _read_sample_scores(folder: Path) -> dict[str, float]:
-    """Read the sample score of every prediction, and check that each has its score map beside it."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the folder that nnood_predict wrote.")
-    files = {path.name: path for path in _visible_files(folder)}
-    names = {file.removesuffix(".txt").removesuffix(MAP_ENDING) for file in files if _is_prediction(file)}
-    if not names:
-        raise UserError(f"{folder} holds no predictions (NAME{MAP_ENDING} and NAME{SCORE_ENDING}); run nnood_predict.")
-    scores, faults = {}, []
-    for name in sorted(names):
-        lacking = [name + ending for ending in (MAP_ENDING, SCORE_ENDING) if name + ending not in files]
-        if lacking:
-            faults.append(f"{folder / lacking[0]} is missing; predict the case {name} again.")
-            continue
-        try:
-            scores[name] = _read_sample_score(files[name + SCORE_ENDING])
-        except UserError as error:
-            faults.append(str(error))
-    one_error(faults)
-    return scores
-
-
-def _read_sample_score(path: Path) -> float:
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise UserError(f"{path}: Expected one finite number, but got {text[:40]!r}; predict the case again.")
-    return score
-
-
-def _is_prediction(file: str) -> bool:
-    return file.endswith((MAP_ENDING, SCORE_ENDING))
-
-
-def _visible_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def _read_sample_labels(table: Path) -> dict[str, bool]:
-    """Read `case,label` rows."""
-    listed: dict[str, bool] = {}
-    faults = []
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{table} is no CSV file ({error}); give a folder of masks or a CSV file.") from error
-    if not rows or rows[0] != ["case", "label"]:
-        raise UserError(
-            f"{table}: Expected the header case,label, but got {','.join(rows[0]) if rows else 'nothing'!r}."
-        )
-    for line, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
-        if len(row) != 2 or not row[0] or row[1] not in ("0", "1"):
-            faults.append(f"{table}, row {line}: Expected a case and 0 or 1, but got {','.join(row)!r}; correct it.")
-        elif row[0] in listed:
-            faults.append(f"{table}, row {line}: The case {row[0]} was listed before; remove one of the rows.")
-        else:
-            listed[row[0]] = row[1] == "1"
-    one_error(faults)
-    return listed
-
-
-def _find_masks(folder: Path) -> dict[str, Path]:
-    """Find the mask of each case that has one."""
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} does not exist, nor does {folder.name}.csv beside it; give a folder of masks or a CSV."
-        )
-    masks: dict[str, Path] = {}
-    faults = []
-    for path in _visible_files(folder):
-        ending = image_ending(path)
-        if ending is None and path.name.lower().endswith(NOTE_ENDINGS):
-            continue
-        name = path.name[: -len(ending)] if ending else ""
-        if not ending:
-            # A mask that is overlooked would turn its case into a normal one.
-            faults.append(f"{path} is no mask; expected one of {', '.join(ENDINGS)}, convert it or move it elsewhere.")
-        elif name in masks:
-            faults.append(f"{path} and {masks[name].name} are masks of the same case; remove one of them.")
-        else:
-            masks[name] = path
-    one_error(faults)
-    return masks
-
-
-def _find_images(folder: Path, predicted: Collection[str]) -> dict[str, Path]:
-    """Find one image of each case; none if there is no such folder."""
-    images: dict[str, Path] = {}
-    for path in _visible_files(folder) if folder.is_dir() else []:
-        ending = image_ending(path)
-        if ending is None:
-            continue
-        plain = path.name[: -len(ending)]
-        # A plain name may end as a channel does, as scan_2021 does; the prediction then bears the whole name.
-        images.setdefault(plain if plain in predicted else CHANNEL.sub("", plain), path)
-    return images
-
-
-def _compare_names(
-    predictions: Path, predicted: Collection[str], wanted: dict[str, Path], *, whole: Path | None
-) -> list[str]:
-    """Compare the names of predictions and cases.
-
-    Args:
-        predictions: The folder of predictions.
-        predicted: The cases in it.
-        wanted: Case that must be predicted to the file that says so.
-        whole: The file or folder that names all cases there are; None if nothing does.
-
-    Returns:
-        One sentence per fault.
-    """
-    faults = [
-        f"{predictions / name}{MAP_ENDING} is missing, but {wanted[name]} has the case {name}; predict this case."
-        for name in sorted(wanted.keys() - set(predicted))
-    ]
-    if whole is not None:
-        faults += [
-            f"{predictions / name}{MAP_ENDING} is of no case in {whole}; add the case there or remove the prediction."
-            for name in sorted(set(predicted) - wanted.keys())
-        ]
-    return faults
 
 
 def _count_voxels(score_map: Path, mask: Path | None) -> ScoreHistogram:
