@@ -298,8 +298,11 @@ def write_image(array: np.ndarray, geometry: Geometry, path: Path) -> None:
         path: Ends in one of `MEDICAL_ENDINGS` or `.png`.
 
     Raises:
+        ValueError: If the values are not finite or their number is not the geometry's.
         OSError: If the disk is full or the folder cannot be written.
     """
+    if not np.isfinite(array).all():
+        raise ValueError(f"Expected finite values for {path}, but got NaN or infinite ones.")
     if array.ndim == 3 and geometry.dimensions == 2:
         array = array[0]
     image = sitk.GetImageFromArray(array)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nnood.errors import UserError
@@ -262,9 +263,10 @@ def test_bad_score_maps_are_reported_together(folders: Folders) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_score_map_that_is_not_finite(folders: Folders, bad: float) -> None:
     scores = np.full(folders.shape, 0.5, dtype=np.float32)
-    scores.flat[3] = bad
     folders.predict("a", 0.5, scores)
-    with pytest.raises(UserError, match=r"a\.nii\.gz"):
+    scores.flat[3] = bad
+    sitk.WriteImage(sitk.GetImageFromArray(scores), str(folders.predictions / "a.nii.gz"))
+    with pytest.raises(UserError, match=r"a\.nii\.gz holds NaN"):
         _evaluate(folders)
 
 
