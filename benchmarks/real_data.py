@@ -117,7 +117,8 @@ def main() -> None:
         print(format_comparison(results))
     own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(
-        f"== in all {laps[-1] - laps[0]:.0f} s; peak memory {own / 2**20:.2f} GiB, of a worker {workers / 2**20:.2f} GiB"
+        f"== in all {laps[-1] - laps[0]:.0f} s; "
+        f"peak memory {own / 2**20:.2f} GiB, of a worker {workers / 2**20:.2f} GiB"
     )
 
 

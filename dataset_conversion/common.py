@@ -1,48 +1,15 @@
-"""Writing a raw data set from any source: case by case, checked, resumable.
+"""The frame of a raw data set that a converter writes: its folder, its checks, its dataset.json and its labels."""
 
-Each finished case leaves a receipt under `conversion/`, by which a repeated command knows what it need not do again.
-"""
-
-import json
-import logging
+import csv
+import io
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from dataset_conversion.cases import ENDING, FOLDERS, RECEIPTS, Found
 from nnood.datasets import DATASET_NAME
 from nnood.errors import UserError
-from nnood.images import Geometry, write_image
-from nnood.parallel import map_cases
-from nnood.safety import read_json, read_receipt, remove_leftovers, write_json, write_receipt, write_text
-
-ENDING = ".nii.gz"
-RECEIPTS = "conversion"
-FOLDERS = ("imagesTr", "imagesTs", "labelsTs")
-
-Found = dict[str, Any]
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one case comes from.
-
-    Attributes:
-        load: Returns one array (z, y, x) or (y, x) per channel, and the geometry; it must reach worker processes.
-        inputs: The files that it reads; when one changes, the case is converted again.
-        settings: Whatever else decides the outcome, JSON-ready.
-        is_mask: A mask is one file `CASE.nii.gz`, without a channel number.
-    """
-
-    load: Callable[[], tuple[list[np.ndarray], Geometry]]
-    inputs: tuple[Path, ...] = ()
-    settings: Any = None
-    is_mask: bool = False
+from nnood.safety import read_json, remove_leftovers, write_json, write_text
 
 
 def open_dataset(raw_root: Path, dataset_id: int, name: str) -> Path:
@@ -73,86 +40,12 @@ def open_dataset(raw_root: Path, dataset_id: int, name: str) -> Path:
             raise UserError(f"Data set id {dataset_id} is already used by {folder}; choose another id.")
     if dataset.exists() and any(dataset.iterdir()) and not (dataset / RECEIPTS).is_dir():
         raise UserError(f"{dataset} exists and was not made by this command; choose another id or move it away.")
-    for folder in (*FOLDERS, *(f"{RECEIPTS}/{kind}" for kind in FOLDERS), "."):
-        remove_leftovers(dataset / folder)
+    for part in (*FOLDERS, *(f"{RECEIPTS}/{kind}" for kind in FOLDERS), "."):
+        remove_leftovers(dataset / part)
     (dataset / RECEIPTS).mkdir(parents=True, exist_ok=True)
     if (dataset / "dataset.json").exists():
         (dataset / "dataset.json").replace(dataset / RECEIPTS / "dataset.json")
     return dataset
-
-
-def write_cases(
-    dataset: Path, folder: str, sources: Mapping[str, Source], *, processes: int
-) -> tuple[dict[str, Found], list[str]]:
-    """Write the cases that are not finished yet, and remove those that are no longer in the source.
-
-    Args:
-        dataset: The data set's folder.
-        folder: One of `FOLDERS`.
-        sources: By case name.
-        processes: Number of worker processes.
-
-    Returns:
-        Per good case its number of `channels` and `dimensions`, and one sentence per bad case.
-    """
-    receipts = dataset / RECEIPTS / folder
-    for receipt in sorted(receipts.glob("*.json")):
-        if receipt.stem not in sources:
-            logger.warning("%s: %s is no longer in the source; it is removed.", dataset / folder, receipt.stem)
-            _forget(receipt)
-    if not sources:
-        return {}, []
-    arguments = {case: (case, source, receipts / f"{case}.json") for case, source in sources.items()}
-    return map_cases(_write_case, arguments, processes=processes, description=f"Converting {folder}")
-
-
-def _write_case(case: str, source: Source, receipt: Path) -> Found:
-    """Write one case unless its receipt says that it is finished."""
-    outputs = _recorded_outputs(receipt)
-    done = read_receipt(receipt, settings=source.settings, inputs=source.inputs, outputs=outputs)
-    if done is not None:
-        return done
-    _forget(receipt)
-    channels, geometry = source.load()
-    numbers = [""] if source.is_mask else [f"_{channel:04d}" for channel in range(len(channels))]
-    outputs = [_output_folder(receipt) / f"{case}{number}{ENDING}" for number in numbers]
-    for values, path in zip(channels, outputs, strict=True):
-        write_image(storable(values), geometry, path)
-    found = {"channels": len(channels), "dimensions": geometry.dimensions}
-    write_receipt(receipt, settings=source.settings, inputs=source.inputs, outputs=outputs, result=found)
-    return found
-
-
-def _output_folder(receipt: Path) -> Path:
-    return receipt.parents[2] / receipt.parent.name
-
-
-def _recorded_outputs(receipt: Path) -> list[Path]:
-    """The files that a case wrote, by its receipt."""
-    try:
-        return [_output_folder(receipt) / Path(name).name for name in json.loads(receipt.read_text())["outputs"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _forget(receipt: Path) -> None:
-    """Remove a case's files, then its receipt: in this order a kill in between leaves nothing unknown."""
-    for path in _recorded_outputs(receipt):
-        path.unlink(missing_ok=True)
-    receipt.unlink(missing_ok=True)
-
-
-def storable(values: np.ndarray) -> np.ndarray:
-    """Change the type of values as little as NIfTI asks for, in the machine's byte order."""
-    kind = values.dtype
-    if kind == bool:
-        return values.astype(np.uint8)
-    if kind.kind == "f" and kind.itemsize not in (4, 8):
-        return values.astype(np.float32 if kind.itemsize == 2 else np.float64)
-    limits = np.iinfo(np.int32)
-    if kind.kind in "iu" and kind.itemsize == 8 and limits.min <= values.min() and values.max() <= limits.max:
-        return values.astype(np.int32)
-    return values.astype(kind.newbyteorder("="), copy=False)
 
 
 def usual_channels(found: Mapping[str, Found]) -> int:
@@ -165,7 +58,7 @@ def disagreements(found: Mapping[str, Found], channels: int) -> list[str]:
 
     Args:
         found: By the image's name in messages.
-        channels: How many each image should have.
+        channels: How many each image should have; 0 if no training image was good.
 
     Returns:
         One sentence per fault.
@@ -173,7 +66,7 @@ def disagreements(found: Mapping[str, Found], channels: int) -> list[str]:
     faults = [
         f"{image} has {case['channels']} channel(s); expected {channels}, as most training images have."
         for image, case in found.items()
-        if case["channels"] != channels
+        if channels and case["channels"] != channels
     ]
     examples = {case["dimensions"]: image for image, case in found.items()}
     if len(examples) > 1:
@@ -183,8 +76,9 @@ def disagreements(found: Mapping[str, Found], channels: int) -> list[str]:
 
 def write_labels(dataset: Path, labels: Mapping[str, int]) -> None:
     """Write labelsTs.csv: 1 for an anomalous test case, 0 for a normal one."""
-    lines = [f"{json.dumps(case) if ',' in case else case},{label}\n" for case, label in labels.items()]
-    write_text(dataset / "labelsTs.csv", "case,label\n" + "".join(lines))
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("case", "label"), *labels.items()])
+    write_text(dataset / "labelsTs.csv", table.getvalue())
 
 
 def finish_dataset(dataset: Path, channel_names: list[str], cases: int) -> None:

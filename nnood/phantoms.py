@@ -22,7 +22,7 @@ VISIBLE_CHANGE = 0.15  # fraction of the tissue contrast below which a change is
 _MAX_TRIES = 8
 
 
-def make_phantom(rng: np.random.Generator, shape: tuple[int, int, int] = (40, 48, 40)) -> np.ndarray:
+def make_phantom(rng: np.random.Generator, shape: tuple[int, int, int] = (32, 40, 32)) -> np.ndarray:
     """One normal head with its own anatomy, contrast, bias field, noise and intensity scale.
 
     Args:
@@ -33,11 +33,11 @@ def make_phantom(rng: np.random.Generator, shape: tuple[int, int, int] = (40, 48
         float32 array of this shape; air is noise near 0, the brightest tissue between about 50 and 500.
     """
     coordinates = _head_coordinates(rng, shape)
-    levels = {tissue: level * rng.uniform(0.92, 1.08) for tissue, level in TISSUE_LEVELS.items()}
+    levels = {tissue: level * rng.uniform(0.95, 1.05) for tissue, level in TISSUE_LEVELS.items()}
     image = np.full(shape, 0.02)
     for tissue, inside in _anatomy(rng, coordinates):
         image += expit(inside / 0.02) * (levels[tissue] - image)
-    image *= np.exp(0.08 * _smooth_field(rng, shape, 0.3))
+    image *= np.exp(0.05 * _smooth_field(rng, shape, 0.3))
     noise = rng.uniform(0.01, 0.03)
     # The magnitude of a complex signal: noise that is never negative, as in MRI.
     image = np.hypot(image + rng.normal(0, noise, shape), rng.normal(0, noise, shape))
@@ -67,7 +67,7 @@ def add_anomaly(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple
         raise ValueError("Expected a phantom with a head in it, but got an image without one; use make_phantom.")
     low, high = np.percentile(image[brain], [3, 95])
     extent = float(np.mean([np.ptp(indices) + 1 for indices in np.nonzero(head)]))
-    diameter = rng.uniform(0.24, 0.34) * extent
+    diameter = rng.uniform(0.3, 0.42) * extent
     for _ in range(_MAX_TRIES):
         weight = _irregular_blob(rng, brain, diameter / 2)
         changed = ANOMALY_KINDS[kind](image, weight, (low, high), rng)
@@ -76,7 +76,7 @@ def add_anomaly(image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple
         mask = _largest_part(head & (weight > 0) & (change > VISIBLE_CHANGE * (high - low)))
         if mask.sum() > 0.4 * weight.sum():
             return np.where(mask, changed, image), mask
-        diameter = min(1.1 * diameter, 0.36 * extent)
+        diameter = min(1.1 * diameter, 0.45 * extent)
     raise ValueError(f"Expected an image that {kind} changes visibly, but {_MAX_TRIES} tries did not; use a phantom.")
 
 
@@ -91,8 +91,8 @@ def write_demo_dataset(
     *,
     num_train: int = 24,
     num_test: int = 12,
-    shape: tuple[int, int, int] = (40, 48, 40),
-    spacing: float = 4.0,
+    shape: tuple[int, int, int] = (32, 40, 32),
+    spacing: float = 5.0,
     seed: int = 0,
 ) -> None:
     """Write a raw data set of phantoms; the same arguments give bit-identical arrays.
@@ -139,11 +139,11 @@ def _smooth_field(rng: np.random.Generator, shape: tuple[int, ...], scale: float
 def _head_coordinates(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
     """Coordinates (3, *shape) in which the head is the unit ball: position, tilt, size and individual form."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, edge) for edge in shape], indexing="ij"))
-    grid -= rng.uniform(-0.06, 0.06, size=(3, 1, 1, 1))
-    tilt = Rotation.from_euler("xyz", rng.uniform(-10, 10, size=3), degrees=True).as_matrix()
-    coordinates = np.tensordot(tilt, grid, axes=1) / rng.uniform(0.78, 0.92, size=(3, 1, 1, 1))
+    grid -= rng.uniform(-0.04, 0.04, size=(3, 1, 1, 1))
+    tilt = Rotation.from_euler("xyz", rng.uniform(-6, 6, size=3), degrees=True).as_matrix()
+    coordinates = np.tensordot(tilt, grid, axes=1) / rng.uniform(0.84, 0.94, size=(3, 1, 1, 1))
     deformation = np.stack([_smooth_field(rng, shape, 0.15) for _ in range(3)])
-    return coordinates + 0.035 * deformation
+    return coordinates + 0.025 * deformation
 
 
 def _ellipsoid(coordinates: np.ndarray, centre: tuple[float, ...], axes: tuple[float, ...]) -> np.ndarray:
@@ -173,7 +173,7 @@ def _anatomy(rng: np.random.Generator, coordinates: np.ndarray) -> Iterator[tupl
     yield "grey", cerebellum
     yield "white", np.minimum(cerebellum - 0.06, 0.05 * np.cos(22 * np.hypot(z - base, y - 0.1)))
     yield "white", np.minimum(rng.uniform(0.1, 0.14) - np.hypot(x, y - 0.08), np.minimum(-0.1 - z, 0.9 - radius))
-    width, length, height = rng.uniform([0.06, 0.26, 0.1], [0.12, 0.42, 0.18])
+    width, length, height = rng.uniform([0.07, 0.29, 0.12], [0.11, 0.39, 0.17])
     level = rng.uniform(0.08, 0.2)
     for side in (-1, 1):
         yield "fluid", _ellipsoid(coordinates, (base - 0.08, -0.52, side * 0.3), (0.13, 0.15, 0.14))

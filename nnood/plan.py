@@ -88,5 +88,5 @@ class NnoodPlan:
                 anomaly_size=(float(block["anomaly_size"][0]), float(block["anomaly_size"][1])),
                 configurations=configurations,
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(f"The plans' block 'nnood' is not valid ({error}); plan the data set again.") from error

@@ -35,6 +35,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise UserError(f"There is no device {name!r}; use auto, cpu, cuda or mps.") from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, False):
+    absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if absent or not there.get(device.type, False):
         raise UserError(f"There is no device {name!r} on this machine; use auto or cpu.")
     return device

@@ -90,6 +90,8 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
     Raises:
         UserError: If cases are broken; the others are finished, and all broken ones are listed.
     """
+    if output.resolve() == inputs.resolve():
+        raise UserError(f"{output} holds the images, which score maps would overwrite; choose another folder (-o).")
     cases = list_cases(inputs, model.channels)
     settings = {"plans": model.plans, "members": [sha256(file) for file in model.checkpoints]}
     return predict_cases(cases, output, model, settings, lambda: ScorePredictor(model, device))
@@ -119,6 +121,7 @@ def predict_cases(
     """
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
+    remove_leftovers(output / RECEIPTS)
     scores: dict[str, float] = {}
     faults: list[str] = []
     predictor = None
@@ -131,6 +134,7 @@ def predict_cases(
             continue
         try:
             image, geometry = read_case(files, model.channels)
+            _refuse_flat(files[0], geometry, model)
         except UserError as error:
             faults.append(str(error))
             continue
@@ -139,3 +143,9 @@ def predict_cases(
         write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": scores[name]})
     one_error(faults)
     return scores
+
+
+def _refuse_flat(file: Path, geometry: Geometry, model: Model) -> None:
+    """Keep a 2D image from networks for volumes, which would see a thousand copies of it, one per millimetre."""
+    if geometry.dimensions == 2 and len(model.plans["configurations"][model.configuration]["spacing"]) == 3:
+        raise UserError(f"{file} is a 2D image, but {model.configuration} was trained on volumes; leave the image out.")

@@ -1,5 +1,7 @@
 """nnU-Net's sliding window with trained members: one image in, one score map out."""
 
+import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +103,8 @@ class ScorePredictor:
             network = build_network(self._configuration, model.channels, deep_supervision=False)
         else:
             weights, mirror = [network.state_dict()], None
-        self._window = SlidingWindow(device=device, use_mirroring=mirror is not None, allow_tqdm=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
+            self._window = SlidingWindow(device=device, use_mirroring=mirror is not None, allow_tqdm=False)
         self._window.manual_initialization(
             network, self._plans, self._configuration, weights, model.dataset_json, "nnood", mirror
         )

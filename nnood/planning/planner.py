@@ -1,7 +1,6 @@
 """nnU-Net's experiment planner, told that there is one output channel and no cascade."""
 
 import contextlib
-import copy
 import io
 import os
 import tempfile
@@ -18,9 +17,12 @@ from nnood.datasets import Dataset
 from nnood.errors import UserError
 from nnood.paths import NNUNET_VARIABLES
 from nnood.plan import PLANS_NAME
-from nnood.safety import write_json
+from nnood.safety import plain, write_json
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
+# nnU-Net lets a batch cover 5 % of the data at most, lest the network overfit. Here every image gets new anomalies each
+# time, and a batch should hold several cases, which lend each other patches.
+MAX_DATASET_COVERED = 0.25
 
 
 class OneChannelPlanner(ExperimentPlanner):
@@ -84,8 +86,10 @@ def plan_configurations(
     with _staged(dataset, folder / "foreground"), contextlib.redirect_stdout(io.StringIO()):
         planner = OneChannelPlanner(dataset.name, gpu_memory_target_in_gb=gpu_memory_target, plans_name=PLANS_NAME)
         planner.UNet_base_num_features = base_features
+        planner.max_dataset_covered = MAX_DATASET_COVERED
         try:
-            plans = copy.deepcopy(planner.plan_experiment())
+            # Lists in place of tuples, so that plans compare equal with those that are read back from the disk.
+            plans = plain(planner.plan_experiment())
         except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
             shape = np.median(planner.dataset_fingerprint["shapes_after_crop"], axis=0).astype(int).tolist()
             raise UserError(

@@ -48,7 +48,7 @@ class SmoothOffset:
     """
 
     strength: tuple[float, float] = (0.5, 2.5)
-    plateau: tuple[float, float] = (0.2, 1.0)
+    plateau: tuple[float, float] = (0.1, 0.8)
 
     def __call__(self, region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor:
         """Return the region's values plus the offset."""

@@ -37,7 +37,16 @@ class Fold:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Fold":
-        """Read an entry back."""
+        """Read an entry back.
+
+        Raises:
+            KeyError: If a key is missing.
+            TypeError: If an entry is no list of names.
+        """
+        for key in cls.__dataclass_fields__:
+            names = content[key]
+            if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"{key} is {names!r}, expected a list of names")
         return cls(**{key: tuple(content[key]) for key in cls.__dataclass_fields__})
 
 

@@ -16,7 +16,7 @@ from nnood.errors import UserError, one_error
 from nnood.paths import Roots, set_roots
 from nnood.plan import PLANS_NAME, NnoodPlan
 from nnood.planning.preprocessor import stored_case_fault
-from nnood.safety import digest_of, plain, read_json, remove_leftovers, write_json
+from nnood.safety import digest_of, read_json, remove_leftovers, write_json
 from nnood.training.checkpoints import BEST, FINAL, LATEST
 from nnood.training.cross_validation import fold_for_all, load_folds
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
@@ -112,7 +112,8 @@ def _with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None) ->
 def _fold_numbers(folds: Sequence[str], count: int) -> list[str]:
     """Check and list the wanted folds; `every` stands for all numbers."""
     wanted = [str(n) for n in range(count)] if "every" in folds else list(dict.fromkeys(folds))
-    unknown = [fold for fold in wanted if fold != "all" and not (fold.isdigit() and int(fold) < count)]
+    known = ["all", *map(str, range(count))]  # spelled as in the folders' names: "00" is none of them
+    unknown = [fold for fold in wanted if fold not in known]
     if unknown:
         raise UserError(f"There is no fold {unknown[0]!r}; expected 0 to {count - 1}, every or all.")
     return wanted
@@ -137,7 +138,7 @@ def _train_fold(
     preprocessed = roots.preprocessed / plans["dataset_name"]
     cases = sorted({*settings.fold.train_cases, *settings.fold.val_cases})
     one_error([fault for case in cases if (fault := stored_case_fault(preprocessed, plans, configuration, case))])
-    _claim_folder(folder, plans, settings)
+    _claim_folder(folder, plans, configuration, settings)
     logger.info("Training fold %s of %s (%s): %s", number, plans["dataset_name"], configuration, folder)
     own = copy.deepcopy(plans)
     own["nnood"]["training"] = settings.to_dict()
@@ -177,14 +178,24 @@ def _where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) ->
     return next(name for name in (FINAL, LATEST, BEST) if (folder / name).exists())
 
 
-def _claim_folder(folder: Path, plans: dict[str, Any], settings: TrainingSettings) -> None:
+def _claim_folder(folder: Path, plans: dict[str, Any], configuration: str, settings: TrainingSettings) -> None:
     """Write plans and settings beside the members; members of different plans cannot share a folder."""
     file = folder.parent / "plans.json"
-    if file.exists() and digest_of(read_json(file)) != digest_of(plain(plans)):
+    own = _without_others(plans, configuration)
+    if file.exists() and digest_of(_without_others(read_json(file), configuration)) != digest_of(own):
         raise UserError(
             f"{folder.parent} holds members of other plans; move it away, or bring back the plans that made it."
         )
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    write_json(file, plans)
+    if not file.exists():
+        write_json(file, plans)
     write_json(folder / "settings.json", settings.to_dict())
+
+
+def _without_others(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """The plans as far as they decide a configuration: another one may be preprocessed at any time."""
+    own = {**plans, "nnood": dict(plans["nnood"])}
+    for block in (own, own["nnood"]):
+        block["configurations"] = {configuration: block["configurations"].get(configuration)}
+    return own

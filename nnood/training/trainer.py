@@ -55,6 +55,8 @@ class NnoodTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if not self.is_ddp:
+            self.device = device  # nnU-Net would take GPU 0 whichever was asked for
         self.plan = NnoodPlan.from_dict(plans["nnood"])
         self.settings = TrainingSettings.from_dict(plans["nnood"]["training"])
         recipe = self.settings.recipe
@@ -320,14 +322,15 @@ class NnoodTrainer(nnUNetTrainer):
         )
 
     def on_train_end(self) -> None:
-        """Write the final checkpoint and the summary, and say so plainly if nothing was learned."""
-        self.current_epoch -= 1
-        self.save_checkpoint(str(Path(self.output_folder) / FINAL))
-        self.current_epoch += 1
+        """Write the summary and the final checkpoint, and say so plainly if nothing was learned."""
         if isinstance(self.dataloader_train, NonDetMultiThreadedAugmenter):
             self.dataloader_train._finish()
         if self.local_rank == 0:
             self._write_summary()
+        # Last of all: with this file the fold counts as finished.
+        self.current_epoch -= 1
+        self.save_checkpoint(str(Path(self.output_folder) / FINAL))
+        self.current_epoch += 1
         self.print_to_log_file("Training done.")
 
     def has_learned(self) -> bool:

@@ -1,0 +1,118 @@
+"""Writing the images of a raw data set: case by case, checked, resumable.
+
+Each finished case leaves a receipt under `conversion/`, by which a repeated command knows what it need not do again.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnood.images import Geometry, write_image
+from nnood.parallel import map_cases
+from nnood.safety import read_receipt, write_receipt
+
+ENDING = ".nii.gz"
+RECEIPTS = "conversion"
+FOLDERS = ("imagesTr", "imagesTs", "labelsTs")
+
+Found = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one case comes from.
+
+    Attributes:
+        load: Returns one array (z, y, x) or (y, x) per channel, and the geometry; it must reach worker processes.
+        inputs: The files that it reads; when one changes, the case is converted again.
+        settings: Whatever else decides the outcome, JSON-ready.
+        is_mask: A mask is one file `CASE.nii.gz`, without a channel number.
+    """
+
+    load: Callable[[], tuple[list[np.ndarray], Geometry]]
+    inputs: tuple[Path, ...] = ()
+    settings: Any = None
+    is_mask: bool = False
+
+
+def write_cases(
+    dataset: Path, folder: str, sources: Mapping[str, Source], *, processes: int
+) -> tuple[dict[str, Found], list[str]]:
+    """Write the cases that are not finished yet, and remove those that are no longer in the source.
+
+    Args:
+        dataset: The data set's folder.
+        folder: One of `FOLDERS`.
+        sources: By case name.
+        processes: Number of worker processes.
+
+    Returns:
+        Per good case its number of `channels` and `dimensions`, and one sentence per bad case.
+    """
+    receipts = dataset / RECEIPTS / folder
+    for receipt in sorted(receipts.glob("*.json")):
+        if receipt.stem not in sources:
+            logger.warning("%s: %s is no longer in the source; it is removed.", dataset / folder, receipt.stem)
+            _forget(receipt)
+    if not sources:
+        if (dataset / folder).is_dir() and not any((dataset / folder).iterdir()):
+            (dataset / folder).rmdir()  # an empty labelsTs would hide labelsTs.csv
+        return {}, []
+    arguments = {case: (case, source, receipts / f"{case}.json") for case, source in sources.items()}
+    return map_cases(_write_case, arguments, processes=processes, description=f"Converting {folder}")
+
+
+def _write_case(case: str, source: Source, receipt: Path) -> Found:
+    """Write one case unless its receipt says that it is finished."""
+    outputs = _recorded_outputs(receipt)
+    done = read_receipt(receipt, settings=source.settings, inputs=source.inputs, outputs=outputs)
+    if done is not None:
+        return done
+    _forget(receipt)
+    channels, geometry = source.load()
+    numbers = [""] if source.is_mask else [f"_{channel:04d}" for channel in range(len(channels))]
+    outputs = [_output_folder(receipt) / f"{case}{number}{ENDING}" for number in numbers]
+    for values, path in zip(channels, outputs, strict=True):
+        write_image(storable(values), geometry, path)
+    found = {"channels": len(channels), "dimensions": geometry.dimensions}
+    write_receipt(receipt, settings=source.settings, inputs=source.inputs, outputs=outputs, result=found)
+    return found
+
+
+def _output_folder(receipt: Path) -> Path:
+    return receipt.parents[2] / receipt.parent.name
+
+
+def _recorded_outputs(receipt: Path) -> list[Path]:
+    """The files that a case wrote, by its receipt."""
+    try:
+        return [_output_folder(receipt) / Path(name).name for name in json.loads(receipt.read_text())["outputs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _forget(receipt: Path) -> None:
+    """Remove a case's files, then its receipt: in this order a kill in between leaves nothing unknown."""
+    for path in _recorded_outputs(receipt):
+        path.unlink(missing_ok=True)
+    receipt.unlink(missing_ok=True)
+
+
+def storable(values: np.ndarray) -> np.ndarray:
+    """Change the type of values as little as NIfTI asks for, in the machine's byte order."""
+    kind = values.dtype
+    if kind.kind == "b":
+        return values.astype(np.uint8)
+    if kind.kind == "f" and kind.itemsize not in (4, 8):
+        return values.astype(np.float32 if kind.itemsize == 2 else np.float64)
+    limits = np.iinfo(np.int32)
+    if kind.kind in "iu" and kind.itemsize == 8 and limits.min <= values.min() and values.max() <= limits.max:
+        return values.astype(np.int32)
+    return values.astype(kind.newbyteorder("="), copy=False)

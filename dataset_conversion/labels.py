@@ -1,0 +1,75 @@
+"""The labels of test cases: a folder of masks, or a table of sample labels."""
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.cases import ENDING, Source
+from dataset_conversion.naming import group_by_case, image_files
+from nnood.errors import UserError
+from nnood.images import Geometry, image_ending, read_channels, read_image
+
+
+def find_labels(labels: Path | None, tests: set[str]) -> tuple[dict[str, Path], dict[str, int], list[str]]:
+    """Find the labels and check that they fit the test cases.
+
+    Args:
+        labels: Folder of masks, CSV file, or None.
+        tests: Names of the test cases.
+
+    Returns:
+        Masks by case, or sample labels by case, and one sentence per fault.
+    """
+    if labels is None:
+        return {}, {}, []
+    if labels.suffix.lower() == ".csv":
+        sample_labels, faults = _read_labels(labels, tests)
+        return {}, sample_labels, faults
+    masks, faults = group_by_case(image_files(labels), numbered=False)
+    for case, (path,) in masks.items():
+        if case not in tests:
+            faults.append(f"{path} belongs to no test image; name a mask CASE.ext like its test case, or remove it.")
+        if image_ending(path) in (".jpg", ".jpeg"):
+            faults.append(f"{path} is a JPEG file, which blurs the edges of a mask; use PNG or NIfTI.")
+    return {case: path for case, (path,) in masks.items()}, {}, faults
+
+
+def _read_labels(table: Path, tests: set[str]) -> tuple[dict[str, int], list[str]]:
+    """Read a CSV file of `case,label`."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{table} cannot be read ({error}); expected a CSV file of case,label.") from error
+    if not rows or rows[0] != ["case", "label"]:
+        raise UserError(f"{table} begins with {','.join(rows[0]) if rows else 'nothing'}; expected case,label.")
+    labels: dict[str, int] = {}
+    faults = []
+    for row in rows[1:]:
+        if len(row) != 2 or row[1] not in ("0", "1") or row[0] not in tests or row[0] in labels:
+            faults.append(f"{table}: {','.join(row)!r} is wrong; expected one line per test case, with label 0 or 1.")
+        else:
+            labels[row[0]] = int(row[1])
+    if not faults and (missing := sorted(tests - set(labels))):
+        faults.append(f"{table} lacks {len(missing)} test case(s), such as {missing[0]}; add them.")
+    return labels, faults
+
+
+def mask_source(dataset: Path, case: str, mask: Path) -> Source:
+    """Where a test case's mask in the data set comes from."""
+    image = dataset / "imagesTs" / f"{case}_0000{ENDING}"
+    return Source(partial(_load_mask, mask, image), inputs=(mask, image), is_mask=True)
+
+
+def _load_mask(mask: Path, image: Path) -> tuple[list[np.ndarray], Geometry]:
+    """Binarise a mask and check that it lies on its image's grid."""
+    channels, geometry = read_channels([mask])
+    expected = read_image(image)[1]
+    if not geometry.matches(expected):
+        raise UserError(
+            f"{mask} does not lie on the grid of its image ({geometry.describe()} and {expected.describe()}); "
+            "resample it."
+        )
+    return [np.any([channel != 0 for channel in channels], axis=0).astype(np.uint8)], expected

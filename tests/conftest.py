@@ -1,0 +1,59 @@
+"""Shared fixtures: a tiny planned data set, and the real data where it is there."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
+from nnood.phantoms import write_demo_dataset
+from nnood.planning.plan_and_preprocess import plan_and_preprocess
+
+NAME = "Dataset999_Phantoms"
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def roots_in(folder: Path) -> Roots:
+    return Roots(folder / "raw", folder / "preprocessed", folder / "results")
+
+
+@pytest.fixture(autouse=True)
+def _restore_environment() -> Iterator[None]:
+    """`set_roots` changes the environment; no test sees another's."""
+    names = (*VARIABLES.values(), *NNUNET_VARIABLES.values())
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Roots:
+    """Six tiny phantoms, planned and preprocessed for the default configuration; not to be changed."""
+    roots = roots_in(tmp_path_factory.mktemp("planned"))
+    write_demo_dataset(roots.raw / NAME, num_train=6, num_test=0, shape=(20, 24, 20))
+    with pytest.MonkeyPatch.context() as environment:
+        for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
+            environment.setenv(name, "")
+        plan_and_preprocess(NAME, roots)
+    return roots
+
+
+@pytest.fixture
+def planned(planned_once: Roots, tmp_path: Path) -> Roots:
+    """A copy of `planned_once` to change at will; times of modification are kept."""
+    folder = tmp_path / "planned"
+    shutil.copytree(planned_once.raw.parent, folder)
+    return roots_in(folder)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip("there is no real data at ../shared/data")
+    return REAL_DATA

@@ -1,0 +1,60 @@
+import torch
+
+from nnood.tasks import TaskSettings, build_task
+from nnood.tasks.donors import Donors
+
+WHOLE = (slice(None), slice(None))
+
+
+def images_of(*values: float) -> torch.Tensor:
+    """Images (B, 1, 8, 8), each filled with its own value."""
+    return torch.tensor(values).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8).clone()
+
+
+def drawn(donors: Donors, target: int, count: int = 100) -> set[float]:
+    generator = torch.Generator().manual_seed(0)
+    patches = [donors.patch(target, WHOLE, generator) for _ in range(count)]
+    return {patch.unique().item() for patch in patches if patch is not None}
+
+
+def test_never_the_same_case():
+    donors = Donors()
+    donors.begin_batch(["a", "b"], images_of(1, 2))
+    donors.begin_batch(["a", "c"], images_of(3, 4))
+    assert drawn(donors, 0) == {2, 4}
+    assert drawn(donors, 1) == {1, 2, 3}
+
+
+def test_the_same_region():
+    donors = Donors()
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    donors.begin_batch(["a", "b"], torch.cat([torch.zeros(1, 1, 8, 8), image]))
+    box = (slice(2, 5), slice(1, 8))
+    patch = donors.patch(0, box, torch.Generator())
+    assert patch is not None
+    assert torch.equal(patch, image[0][(slice(None), *box)])
+
+
+def test_the_bank_keeps_the_newest_only():
+    donors = Donors(bank_size=3)
+    for number in range(10):
+        donors.begin_batch([f"case {number}"], images_of(number))
+    assert drawn(donors, 0) == {6, 7, 8}
+
+
+def test_patches_of_another_size_are_no_donors():
+    donors = Donors()
+    donors.begin_batch(["a"], torch.zeros(1, 1, 9, 9))
+    donors.begin_batch(["b"], images_of(1))
+    assert drawn(donors, 0) == set()
+
+
+def test_without_a_donor_fpi_fails_and_is_counted():
+    donors = Donors()
+    image = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    donors.begin_batch(["a", "a"], image)
+    task = build_task("fpi", TaskSettings((8, 8), (0.3, 0.7), (0.4,)))
+    result = task(image, torch.ones(2, 8, 8, dtype=torch.bool), donors, torch.Generator())
+    assert result.failed.all()
+    assert torch.equal(result.image, image)
+    assert not result.label.any()

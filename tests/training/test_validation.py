@@ -1,0 +1,122 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from nnood.planning.storage import CaseStore, save_case
+from nnood.scores import sample_score
+from nnood.tasks import TASKS, TaskSettings
+from nnood.training.validation import NORMAL, FixedPatches, TaskScores, seed_of
+
+SHAPE = (18, 20, 14)
+PATCHES = [(12, 16, 8), (16, 12), (24, 16, 16)]
+CASES = [f"case_{number}" for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
+    folder = tmp_path_factory.mktemp("store")
+    for number, case in enumerate(CASES):
+        image = np.random.default_rng(number).normal(size=(2, *SHAPE)).astype(np.float32)
+        foreground = np.zeros((1, *SHAPE), np.int16)
+        foreground[:, 2:16, 3:18, 2:12] = 1
+        locations = np.argwhere(foreground == 1).astype(np.int32)
+        save_case(folder, case, image, foreground, locations, (8, 8, 8))
+    return CaseStore(str(folder), CASES)
+
+
+def patches(store: CaseStore, patch_size: tuple[int, ...], *, batch_size: int = 4, **changes: Any) -> FixedPatches:
+    settings = TaskSettings(extent=(14, 15, 10)[-len(patch_size) :], fractions=(0.3, 0.7), label_sigma=(0.4, 0.4))
+    options: dict[str, Any] = {"dataset": "Dataset999_Phantoms", "max_batches": 100, "device": torch.device("cpu")}
+    options.update(changes)
+    tasks = options.pop("tasks", tuple(TASKS))
+    return FixedPatches(store, tasks, settings, patch_size=patch_size, batch_size=batch_size, **options)
+
+
+def joined(fixed: FixedPatches) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    batches = list(fixed)
+    assert len(batches) == len(fixed)
+    data, target = (torch.cat([batch[key] for batch in batches]) for key in ("data", "target"))
+    return data, target, [task for batch in batches for task in batch["tasks"]]
+
+
+@pytest.mark.parametrize("patch_size", PATCHES)
+def test_passes_and_batch_sizes_do_not_matter(store: CaseStore, patch_size: tuple[int, ...]) -> None:
+    fixed = patches(store, patch_size)
+    first = joined(fixed)
+    for data, target, tasks in (joined(fixed), *(joined(patches(store, patch_size, batch_size=n)) for n in (1, 3, 7))):
+        assert torch.equal(data, first[0])
+        assert torch.equal(target, first[1])
+        assert tasks == first[2]
+
+
+@pytest.mark.parametrize("patch_size", PATCHES)
+def test_each_case_is_there_once_normal_and_once_per_task(store: CaseStore, patch_size: tuple[int, ...]) -> None:
+    data, target, tasks = joined(patches(store, patch_size))
+    assert data.shape == (len(tasks), 2, *patch_size)
+    assert target.shape == (len(tasks), 1, *patch_size)
+    assert tasks == [NORMAL, *TASKS] * len(CASES)
+    per_case = len(TASKS) + 1
+    for start in range(0, len(tasks), per_case):
+        assert not target[start].any()
+        for index in range(start + 1, start + per_case):
+            assert target[index].any()
+            assert not torch.equal(data[index], data[start])
+
+
+def test_a_normal_patch_is_the_middle_of_the_foreground(store: CaseStore) -> None:
+    data = joined(patches(store, (10, 11, 6)))[0]
+    image = store.load_case(CASES[0])[0][:]
+    # Foreground 2..15, 3..17, 2..11: its middle is 8, 10, 6 (medians, rounded down).
+    np.testing.assert_array_equal(data[0].numpy(), image[:, 3:13, 5:16, 3:9])
+    flat = joined(patches(store, (11, 6)))[0]
+    np.testing.assert_array_equal(flat[0].numpy(), image[:, 8, 5:16, 3:9])
+
+
+def test_data_set_and_task_decide_the_anomalies(store: CaseStore) -> None:
+    first, other = (joined(patches(store, (12, 16, 8), dataset=name))[1] for name in ("Dataset001_A", "Dataset002_B"))
+    assert not torch.equal(first, other)
+    assert seed_of("a", "bc") != seed_of("ab", "c")
+    assert 0 <= seed_of("a") < 2**63
+
+
+def test_an_anomaly_does_not_depend_on_the_other_tasks(store: CaseStore) -> None:
+    both = joined(patches(store, (12, 16, 8), tasks=tuple(TASKS)))
+    one = joined(patches(store, (12, 16, 8), tasks=("smooth_intensity",)))
+    picked = [index for index, task in enumerate(both[2]) if task in (NORMAL, "smooth_intensity")]
+    assert torch.equal(both[0][picked], one[0])
+
+
+def test_the_number_of_batches_is_bounded(store: CaseStore) -> None:
+    fixed = patches(store, (12, 16, 8), batch_size=2, max_batches=len(TASKS) + 1)
+    assert joined(fixed)[2] == [NORMAL, *TASKS] * 2
+
+
+def test_task_scores_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [NORMAL, "fpi", "smooth_intensity"] * 10
+    labels = np.zeros((30, 1, 12, 12), np.float32)
+    for index, task in enumerate(tasks):
+        if task != NORMAL:
+            labels[index, 0, 3:6, 4:9] = rng.uniform(0.1, 1)
+    scores = np.clip(rng.uniform(size=labels.shape) + 0.25 * labels, 0, 1).astype(np.float32)
+    gathered = TaskScores()
+    for part in (slice(0, 7), slice(7, 30)):
+        gathered.add(torch.from_numpy(scores[part]), torch.from_numpy(labels[part]), tasks[part])
+    voxel_ap, sample_ap = gathered.voxel_ap(), gathered.sample_ap()
+    assert set(voxel_ap) == set(sample_ap) == {"fpi", "smooth_intensity"}
+    for task in voxel_ap:
+        used = np.array([name in (NORMAL, task) for name in tasks])
+        truth, score = labels[used] > 0, scores[used]
+        assert voxel_ap[task] == pytest.approx(average_precision_score(truth.ravel(), score.ravel()), abs=1e-4)
+        of_samples = [sample_score(image) for image in score]
+        expected = average_precision_score(truth.reshape(len(truth), -1).any(axis=1), of_samples)
+        assert sample_ap[task] == pytest.approx(expected, abs=1e-9)
+    assert gathered.prior == pytest.approx(labels.mean(), rel=1e-5)
+
+
+def test_without_images_the_prior_is_0() -> None:
+    assert TaskScores().prior == 0
+    assert TaskScores().voxel_ap() == {}
