@@ -41,7 +41,14 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "scikit-learn>=1.4", "ruff>=0.6", "mypy>=1.11"]
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "pytest-timeout>=2.3",
+            "scikit-learn>=1.4",
+            "ruff>=0.6",
+            "mypy>=1.11",
+        ]
     },
     entry_points={"console_scripts": [f"nnood_{command} = nnood.cli:{command}" for command in COMMANDS]},
     classifiers=[

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nnood.images import Geometry, write_image
+from nnood.geometry import Geometry
+from nnood.images import write_image
 from nnood.parallel import map_cases
 from nnood.safety import read_receipt, write_receipt
 

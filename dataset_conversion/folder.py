@@ -9,7 +9,8 @@ from dataset_conversion.labels import find_labels, mask_source
 from dataset_conversion.naming import group_by_case, has_channel_numbers, image_files
 from nnood.datasets import Cases
 from nnood.errors import UserError, one_error
-from nnood.images import MEDICAL_ENDINGS, image_ending, read_channels
+from nnood.image_readers import MEDICAL_ENDINGS
+from nnood.images import image_ending, read_channels
 
 
 def convert_folder(

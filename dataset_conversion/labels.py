@@ -9,7 +9,8 @@ import numpy as np
 from dataset_conversion.cases import ENDING, Source
 from dataset_conversion.naming import group_by_case, image_files
 from nnood.errors import UserError
-from nnood.images import Geometry, image_ending, read_channels, read_image
+from nnood.geometry import Geometry
+from nnood.images import image_ending, read_channels, read_image
 
 
 def find_labels(labels: Path | None, tests: set[str]) -> tuple[dict[str, Path], dict[str, int], list[str]]:

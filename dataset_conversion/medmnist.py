@@ -12,7 +12,8 @@ import numpy as np
 from dataset_conversion.cases import Source, write_cases
 from dataset_conversion.common import finish_dataset, open_dataset, report, write_labels
 from nnood.errors import UserError
-from nnood.images import DECODER_ERRORS, Geometry
+from nnood.geometry import Geometry
+from nnood.images import DECODER_ERRORS
 from nnood.safety import sha256
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")

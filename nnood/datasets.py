@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnood.errors import UserError, one_error
-from nnood.images import ENDINGS, image_ending
+from nnood.image_readers import ENDINGS
+from nnood.images import image_ending
 from nnood.paths import Roots
 from nnood.safety import read_json
 

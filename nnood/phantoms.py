@@ -12,7 +12,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from scipy.special import expit
 
-from nnood.images import Geometry, write_image
+from nnood.geometry import Geometry
+from nnood.images import write_image
 from nnood.safety import write_json
 
 Anomaly: TypeAlias = Callable[[np.ndarray, np.ndarray, tuple[float, float], np.random.Generator], np.ndarray]

@@ -14,7 +14,8 @@ from PIL import Image
 
 from nnood import images, safety
 from nnood.errors import UserError
-from nnood.images import Geometry, nnunet_properties, read_case, read_image, write_image
+from nnood.geometry import Geometry
+from nnood.images import nnunet_properties, read_case, read_image, write_image
 
 RNG = np.random.default_rng(3)
 VOLUME = RNG.integers(1, 255, (5, 6, 7)).astype(np.uint8)

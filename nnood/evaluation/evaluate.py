@@ -25,7 +25,8 @@ from nnood.evaluation.metrics import (
     exact_auroc,
     exact_average_precision,
 )
-from nnood.images import PICTURE_ENDINGS, TIFF_ENDINGS, image_ending, read_image
+from nnood.image_readers import PICTURE_ENDINGS, TIFF_ENDINGS
+from nnood.images import image_ending, read_image
 
 EIGHT_BIT_ENDINGS = PICTURE_ENDINGS + TIFF_ENDINGS
 UNDEFINED = "undefined"

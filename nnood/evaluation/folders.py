@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from nnood.errors import UserError, one_error
-from nnood.images import ENDINGS, image_ending
+from nnood.image_readers import ENDINGS
+from nnood.images import image_ending
 
 MAP_ENDING = ".nii.gz"
 SCORE_ENDING = ".nii.gz.txt"

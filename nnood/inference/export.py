@@ -8,7 +8,8 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnood.images import Geometry, write_image
+from nnood.geometry import Geometry
+from nnood.images import write_image
 from nnood.safety import write_text
 from nnood.scores import sample_score
 

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from nnood.datasets import DATASET_NAME, Cases, find_dataset_name, list_cases
 from nnood.errors import UserError, one_error
-from nnood.images import Geometry, read_case
+from nnood.geometry import Geometry
+from nnood.images import read_case
 from nnood.inference.export import prediction_files, write_prediction
 from nnood.inference.predictor import Model, ScorePredictor
 from nnood.paths import Roots

@@ -13,7 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.errors import UserError
-from nnood.images import Geometry
+from nnood.geometry import Geometry
 from nnood.inference.export import score_map_from_logits
 from nnood.network import OneHead, build_network
 from nnood.plan import NnoodPlan

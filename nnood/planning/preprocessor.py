@@ -9,7 +9,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnood.datasets import Dataset
 from nnood.errors import UserError, one_error
-from nnood.images import Geometry, nnunet_properties, read_case, read_image
+from nnood.geometry import Geometry
+from nnood.images import nnunet_properties, read_case, read_image
 from nnood.parallel import map_cases
 from nnood.plan import ConfigurationPlan
 from nnood.planning.storage import PROPERTIES_FOLDER, case_files, receipt_file, save_case

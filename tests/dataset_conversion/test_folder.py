@@ -13,7 +13,8 @@ from dataset_conversion.cases import storable
 from dataset_conversion.folder import convert_folder
 from nnood.datasets import load_dataset
 from nnood.errors import UserError
-from nnood.images import Geometry, read_image, write_image
+from nnood.geometry import Geometry
+from nnood.images import read_image, write_image
 from nnood.paths import Roots
 
 RNG = np.random.default_rng(5)

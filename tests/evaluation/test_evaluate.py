@@ -9,7 +9,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nnood.errors import UserError
 from nnood.evaluation.evaluate import evaluate, format_table
-from nnood.images import Geometry, write_image
+from nnood.geometry import Geometry
+from nnood.images import write_image
 
 SHAPES = [(12, 14), (6, 8, 10)]
 

@@ -8,7 +8,8 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 
 from nnood.datasets import load_dataset
 from nnood.errors import UserError
-from nnood.images import Geometry, read_image, write_image
+from nnood.geometry import Geometry
+from nnood.images import read_image, write_image
 from nnood.paths import Roots, set_roots
 from nnood.plan import NnoodPlan
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess

@@ -58,3 +58,14 @@ def test_without_a_donor_fpi_fails_and_is_counted():
     assert result.failed.all()
     assert torch.equal(result.image, image)
     assert not result.label.any()
+
+
+def test_an_invisible_change_is_not_made_and_counted():
+    image = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    donors = Donors()
+    donors.begin_batch(["a", "b"], torch.cat([image, image + 0.01]))
+    task = build_task("fpi", TaskSettings((8, 8), (0.3, 0.7), (0.4,)))
+    result = task(image, torch.ones(1, 8, 8, dtype=torch.bool), donors, torch.Generator())
+    assert result.failed.all()
+    assert torch.equal(result.image, image)
+    assert not result.label.any()

@@ -1,0 +1,542 @@
+"""Every bad input gets one sentence that names it, exit status 2, and no traceback."""
+
+import errno
+import gzip
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+
+from nnood import __version__, cli
+from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
+from nnood.phantoms import make_phantom, write_demo_dataset
+from nnood.planning.plan_and_preprocess import plan_and_preprocess
+from nnood.safety import write_json
+from nnood.training.checkpoints import LATEST, load_checkpoint
+from nnood.training.train import train
+
+COMMANDS = ("convert", "plan_and_preprocess", "train", "predict", "evaluate", "demo")
+SHAPE = (16, 24, 16)
+DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
+MEMBER = Path("nnood_data/results") / DATASET / "NnoodTrainer__nnood__3d_fullres"
+PLANNING = ("-d", "101", "--base_features", "4", "--gpu_memory_target", "0.5", "-np", "1")
+TRAINING = ("101", "0", "--epochs", "2", "--iterations", "1", "--device", "cpu")
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    command: str
+    status: int
+    out: str
+    err: str
+
+    def names(self, *parts):
+        """Check for status 2 and one sentence that holds all `parts`."""
+        assert self.status == 2, self
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith(f"nnood_{self.command}: error: ")
+        assert lines[0].endswith((".", "?"))
+        for part in parts:
+            assert str(part) in lines[0]
+
+    def refuses(self, *parts):
+        """Check for status 2 and argparse's sentence below the usage."""
+        assert self.status == 2, self
+        assert "Traceback" not in self.err
+        assert self.err.startswith(f"usage: nnood_{self.command} ")
+        for part in parts:
+            assert part in self.err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A data set with fold 0 trained, half-way only, and one that was never planned; the current folder of a user."""
+    folder = tmp_path_factory.mktemp("user")
+    base = folder / "nnood_data"
+    roots = Roots(base / "raw", base / "preprocessed", base / "results")
+    for name in (DATASET, UNTRAINED):
+        write_demo_dataset(roots.raw / name, num_train=5, num_test=2, shape=SHAPE)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
+            patch.setenv(name, "")
+        plan_and_preprocess("101", roots, base_features=4, gpu_memory_target=0.5)
+        train("101", ["0"], roots, epochs=2, iterations=1)
+    return folder
+
+
+@pytest.fixture
+def user(trained_once, monkeypatch):
+    """The folder of `trained_once` as the current one; not to be changed."""
+    monkeypatch.chdir(trained_once)
+    return trained_once
+
+
+@pytest.fixture
+def copy(trained_once, tmp_path, monkeypatch):
+    """A copy of it to change at will."""
+    folder = tmp_path / "user"
+    shutil.copytree(trained_once, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Call a command in this process."""
+    for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
+        monkeypatch.setenv(name, "")
+
+    def call(command, *arguments):
+        roots = {name: cli.os.environ[name] for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values())}
+        monkeypatch.setattr("sys.argv", [f"nnood_{command}", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            getattr(cli, command)()
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            cli.os.environ.update(roots)
+        return Outcome(command, status, *capsys.readouterr())
+
+    return call
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+def volume(seed=0, shape=SHAPE):
+    return make_phantom(np.random.default_rng(seed), shape)
+
+
+def write(array, path, *, vector=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
+    return path
+
+
+def truncated(path):
+    content = write(volume(), path).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def with_flipped_bit(path):
+    content = bytearray(write(volume(), path).read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+
+
+def with_value(value):
+    def make(path):
+        array = volume()
+        array[3, 4, 5] = value
+        write(array, path)
+
+    return make
+
+
+def four_dimensional(path):
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(volume(seed)) for seed in (0, 1)]), str(path))
+
+
+def with_zero_spacing(path):
+    header = bytearray(gzip.decompress(write(volume(), path).read_bytes()))
+    header[84:88] = np.float32(0).tobytes()  # pixdim[2] of NIfTI-1
+    path.write_bytes(gzip.compress(header))
+
+
+BAD = {
+    "truncated": (truncated, "damaged or cut off"),
+    "flipped bit": (with_flipped_bit, "damaged or cut off"),
+    "nan": (with_value(np.nan), "NaN or infinite"),
+    "infinite": (with_value(np.inf), "NaN or infinite"),
+    "four dimensions": (four_dimensional, "4 dimensions"),
+    "zero spacing": (with_zero_spacing, "spacing"),
+    "constant": (lambda path: write(np.ones(SHAPE, np.float32), path), "constant"),
+    "empty": (lambda path: path.write_bytes(b""), "empty"),
+    "text": (lambda path: path.write_text("no image\n"), "damaged"),
+}
+
+
+@pytest.fixture(params=BAD)
+def bad(request, tmp_path):
+    """A folder with two good images and a bad one: the bad file and what its error must say."""
+    make, reason = BAD[request.param]
+    for number in (1, 2):
+        write(volume(number), tmp_path / "images" / f"good{number}_0000.nii.gz")
+    file = tmp_path / "images" / "bad_0000.nii.gz"
+    make(file)
+    return file, reason
+
+
+def raw_dataset(folder, *, channels=1, cases):
+    names = {str(channel): f"channel{channel}" for channel in range(channels)}
+    write_json(folder / "dataset.json", {"channel_names": names, "numTraining": cases, "file_ending": ".nii.gz"})
+
+
+def test_planning_names_a_bad_image(run, bad, tmp_path, monkeypatch):
+    file, reason = bad
+    folder = tmp_path / "raw" / DATASET
+    shutil.copytree(file.parent, folder / "imagesTr")
+    raw_dataset(folder, cases=3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("nnood_raw", str(tmp_path / "raw"))
+    run("plan_and_preprocess", *PLANNING).names(folder / "imagesTr" / file.name, reason)
+
+
+def test_predicting_names_a_bad_image_and_finishes_the_good_ones(run, user, bad, tmp_path):
+    file, reason = bad
+    run("predict", "-i", file.parent, "-o", tmp_path / "scores", "--device", "cpu").names(file, reason)
+    assert {path.name for path in (tmp_path / "scores").glob("*.txt")} == {"good1.nii.gz.txt", "good2.nii.gz.txt"}
+
+
+def test_converting_names_a_bad_image(run, bad, tmp_path, monkeypatch):
+    file, reason = bad
+    if reason == "constant":
+        pytest.skip("planning and prediction refuse constant images; conversion needs not")
+    monkeypatch.chdir(tmp_path)
+    outcome = run("convert", "folder", "-i", file.parent, "-d", "7", "-n", "Bad", "-np", "1")
+    assert outcome.status == 2
+    assert str(file) in outcome.err
+    assert reason in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "nnood_data" / "raw" / "Dataset007_Bad" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["empty folder", "no folder"])
+def test_no_images(run, user, tmp_path, exists):
+    empty = tmp_path / "empty"
+    if exists:
+        empty.mkdir()
+    for command, arguments in {
+        "predict": ["-i", empty, "-o", tmp_path / "scores"],
+        "convert": ["folder", "-i", empty, "-d", "7", "-n", "Empty"],
+        "evaluate": ["-p", empty, "-l", user / "nnood_data/raw" / DATASET / "labelsTs"],
+    }.items():
+        run(command, *arguments).names(empty)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_planning_without_images(run, tmp_path, monkeypatch):
+    folder = tmp_path / "nnood_data" / "raw" / DATASET
+    monkeypatch.chdir(tmp_path)
+    raw_dataset(folder, cases=0)
+    run("plan_and_preprocess", *PLANNING).names(folder / "imagesTr")
+    (folder / "imagesTr").mkdir()
+    run("plan_and_preprocess", *PLANNING).names(folder / "imagesTr", "no images")
+
+
+def test_channels_of_different_shapes(run, tmp_path, monkeypatch):
+    folder = tmp_path / "nnood_data" / "raw" / DATASET
+    monkeypatch.chdir(tmp_path)
+    for case in ("a", "b"):
+        for channel in (0, 1):
+            shape = (16, 24, 18) if (case, channel) == ("b", 1) else SHAPE
+            write(volume(channel, shape), folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
+    raw_dataset(folder, channels=2, cases=2)
+    run("plan_and_preprocess", *PLANNING).names("b_0001.nii.gz", "b_0000.nii.gz", "geometry")
+    outcome = run("convert", "folder", "-i", folder / "imagesTr", "-d", "7", "-n", "Other", "-np", "1")
+    assert outcome.status == 2
+    assert "b_0001.nii.gz" in outcome.err
+
+
+def test_missing_channel(run, tmp_path, monkeypatch):
+    folder = tmp_path / "nnood_data" / "raw" / DATASET
+    monkeypatch.chdir(tmp_path)
+    for name in ("a_0000", "a_0001", "b_0000"):
+        write(volume(), folder / "imagesTr" / f"{name}.nii.gz")
+    raw_dataset(folder, channels=2, cases=2)
+    run("plan_and_preprocess", *PLANNING).names(folder / "imagesTr", "case b")
+
+
+def test_mixed_dimensions(run, user, tmp_path, monkeypatch):
+    folder = tmp_path / "nnood_data" / "raw" / DATASET
+    write(volume(), folder / "imagesTr" / "deep_0000.nii.gz")
+    write(volume()[8], folder / "imagesTr" / "flat_0000.nii.gz")
+    raw_dataset(folder, cases=2)
+    images = folder / "imagesTr"
+    run("predict", "-i", images, "-o", tmp_path / "scores", "--device", "cpu").names("flat_0000.nii.gz", "2D")
+    assert [path.name for path in (tmp_path / "scores").glob("*.txt")] == ["deep.nii.gz.txt"]
+    monkeypatch.chdir(tmp_path)
+    run("plan_and_preprocess", *PLANNING).names(folder, "flat", "deep")
+    outcome = run("convert", "folder", "-i", images, "-d", "7", "-n", "Mixed", "-np", "1")
+    assert outcome.status == 2
+    assert "flat_0000.nii.gz is 2D" in outcome.err.replace(str(images) + "/", "")
+
+
+def test_several_bad_images_are_all_listed(run, user, tmp_path):
+    for name in ("one", "two"):
+        truncated(tmp_path / f"{name}.nii.gz")
+    outcome = run("predict", "-i", tmp_path, "-o", tmp_path / "scores", "--device", "cpu")
+    assert outcome.status == 2
+    assert outcome.err.splitlines()[0].startswith("nnood_predict: error: 2 faults")
+    assert [line.split("/")[-1].split(" ")[0] for line in outcome.err.splitlines()[1:]] == ["one.nii.gz", "two.nii.gz"]
+
+
+# ---- names that do not exist ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", ["55", "Dataset055_Nothing", "", "²", "-1"])
+def test_unknown_data_set(run, user, dataset):
+    known = (DATASET, UNTRAINED)
+    run("plan_and_preprocess", f"-d={dataset}").names(*known)
+    run("train", "--", dataset, "0").names(*known)
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    run("predict", "-i", images, "-o", "never", f"-d={dataset}").names(*known)
+    assert not (user / "never").exists()
+
+
+@pytest.mark.parametrize("fold", ["5", "00", "-1", "²", "any", "0.0"])
+def test_unknown_fold(run, user, fold):
+    run("train", "--device", "cpu", "--", "101", fold).names(repr(fold), "0 to 4")
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    run("predict", "-i", images, "-o", "never", f"-f={fold}").names("no trained fold", fold)
+    assert [path.name for path in (user / MEMBER).glob("fold_*")] == ["fold_0"]
+
+
+def test_unknown_configuration(run, user):
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    run("plan_and_preprocess", *PLANNING, "-c", "4d").names("'4d'", "3d_fullres")
+    run("train", "101", "0", "-c", "4d").names("'4d'", "3d_fullres")
+    run("train", "101", "0", "-c", "2d").names("'2d'", "nnood_plan_and_preprocess")
+    run("predict", "-i", images, "-o", "never", "-c", "4d").names(DATASET)
+
+
+def test_unknown_recipe(run, user):
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    run("train", "101", "0", "-r", "soup").names("'soup'", "nnood")
+    run("predict", "-i", images, "-o", "never", "-r", "soup").names(DATASET)
+    run("predict", "-i", images, "-o", "never", "-r", "soup", "-c", "3d_fullres", "-d", "101").names("soup")
+
+
+def test_unknown_device(run, user):
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    for device in ("tpu9000", "cuda:99", "meta"):
+        run("train", "101", "1", "--device", device).names(repr(device))
+        run("predict", "-i", images, "-o", "never", "--device", device).names(repr(device))
+
+
+def test_a_data_set_without_plans_or_trained_fold(run, user, tmp_path, monkeypatch):
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    run("train", "102", "0").names(UNTRAINED, "nnood_plan_and_preprocess")
+    run("predict", "-i", images, "-o", "never", "-d", "102").names(UNTRAINED, "no trained fold", "nnood_train")
+    monkeypatch.chdir(tmp_path)
+    run("predict", "-i", images, "-o", "never").names("-d", "nnood_train")
+
+
+def test_predicting_over_the_images_is_refused(run, copy):
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    run("predict", "-i", images, "-o", images / ".." / "imagesTs", "--device", "cpu").names("imagesTs", "-o")
+    assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_evaluating_what_does_not_fit(run, copy):
+    raw = copy / "nnood_data/raw" / DATASET
+    assert run("predict", "-i", raw / "imagesTs", "-o", "scores", "--device", "cpu").status == 0
+    lost = copy / "scores" / "phantom_006.nii.gz"
+    intact = lost.read_bytes()
+    lost.unlink()
+    run("evaluate", "-p", "scores", "-l", raw / "labelsTs").names("phantom_006.nii.gz", "missing")
+    write(np.zeros((3, 4, 5), np.float32), lost)
+    run("evaluate", "-p", "scores", "-l", raw / "labelsTs").names("phantom_006.nii.gz", "geometry")
+    lost.write_bytes(intact)
+    run("evaluate", "-p", "scores", "-l", raw / "labelsT").names("labelsT")
+    run("evaluate", "-p", "scores", "-l", raw / "labelsTs", "-o", lost / "evaluation.json").names(lost)
+    assert not (copy / "scores" / "evaluation.json").exists()
+
+
+# ---- what cannot be written -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["the folder is a file", "its parent is a file"])
+def test_an_output_folder_that_cannot_be_written(run, user, tmp_path, monkeypatch, below):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    target = file / "below" if below else file
+    images = user / "nnood_data/raw" / DATASET / "imagesTs"
+    run("predict", "-i", images, "-o", target, "--device", "cpu").names(target)
+    run("demo", "-o", target, "--device", "cpu").names(target)
+    monkeypatch.setenv("nnood_results", str(target))
+    run("train", *TRAINING).names(file)
+    monkeypatch.setenv("nnood_preprocessed", str(target))
+    run("plan_and_preprocess", *PLANNING).names(file)
+    monkeypatch.setenv("nnood_raw", str(target))
+    run("convert", "folder", "-i", images, "-d", "7", "-n", "Never", "-np", "1").names(file)
+    assert file.read_text() == "precious"
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_space(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Returns a switch: from then on no file reaches the disk."""
+
+    def fill():
+        for module in ("nnood.safety", "nnood.planning.storage"):
+            monkeypatch.setattr(f"{module}.flush", without_space)
+
+    return fill
+
+
+def test_a_full_disk_while_predicting(run, copy, full_disk):
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    assert run("predict", "-i", images, "-o", "scores", "--device", "cpu").status == 0
+    before = contents(copy / "scores")
+    assert len(before) == 6
+    full_disk()
+    run("predict", "-i", images, "-o", "scores", "--device", "cpu", "--checkpoint", "final").names("disk is full")
+    assert contents(copy / "scores") == before
+
+
+def test_a_full_disk_while_evaluating(run, copy, full_disk):
+    raw = copy / "nnood_data/raw" / DATASET
+    arguments = ("-p", "scores", "-l", raw / "labelsTs")
+    assert run("predict", "-i", raw / "imagesTs", "-o", "scores", "--device", "cpu").status == 0
+    assert run("evaluate", *arguments).status == 0
+    before = contents(copy / "scores")
+    full_disk()
+    run("evaluate", *arguments).names("disk is full")
+    assert contents(copy / "scores") == before
+
+
+def test_a_full_disk_while_planning(run, copy, full_disk):
+    before = contents(copy / "nnood_data")
+    full_disk()
+    run("plan_and_preprocess", *PLANNING, "-c", "2d").names("disk is full")
+    assert contents(copy / "nnood_data") == before
+
+
+def test_a_full_disk_while_converting(run, copy, full_disk):
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    full_disk()
+    run("convert", "folder", "-i", images, "-d", "7", "-n", "New", "-np", "1").names("disk is full")
+    assert not list((copy / "nnood_data/raw").rglob("Dataset007_New/**/*.nii.gz"))
+
+
+@pytest.fixture
+def small_files():
+    """Returns a switch: from then on a file that grows beyond the bytes given cannot be written, from C++ neither."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def as_if_killed_before_the_end(fold):
+    for name in ("checkpoint_final.pth", "checkpoint_final.sha256.json"):
+        (fold / name).unlink()
+
+
+def test_a_full_disk_while_training(run, copy, small_files):
+    fold = copy / MEMBER / "fold_0"
+    as_if_killed_before_the_end(fold)
+    before = {path: path.read_bytes() for path in fold.glob("checkpoint_*")}
+    small_files(20_000)
+    run("train", *TRAINING, "--continue").names("checkpoint_final.pth", "disk full")
+    small_files(resource.RLIM_INFINITY)
+    assert {path: path.read_bytes() for path in fold.glob("checkpoint_*")} == before
+    assert load_checkpoint(fold / LATEST, torch.device("cpu"))["current_epoch"] == 2
+    assert run("train", *TRAINING, "--continue").status == 0
+    assert (fold / "checkpoint_final.pth").exists()
+
+
+@pytest.mark.xfail(strict=True, reason="nnood.planning.storage lets Blosc2's RuntimeError through")
+def test_a_full_disk_while_preprocessing(run, copy, small_files):
+    stored = copy / "nnood_data/preprocessed" / DATASET / "nnoodPlans_3d_fullres" / "phantom_001.b2nd"
+    stored.unlink()
+    small_files(10_000)
+    outcome = run("plan_and_preprocess", *PLANNING)
+    small_files(resource.RLIM_INFINITY)
+    outcome.names("disk full")
+
+
+# ---- the commands themselves ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_version(run, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = run(command, "--help")
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out.startswith(f"usage: nnood_{command} ")
+    assert "--debug" in shown.out
+    assert "Example: nnood_" in shown.out
+    assert run(command, "--version")[1:] == (0, f"nnood {__version__}\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    needed = {
+        "convert": ["folder", "-i", "in", "-d", "1", "-n", "Name"],
+        "plan_and_preprocess": ["-d", "1"],
+        "train": ["1", "0"],
+        "predict": ["-i", "in", "-o", "out"],
+        "evaluate": ["-p", "in", "-l", "labels"],
+        "demo": [],
+    }[command]
+    for option in ("--epoch", "--debu", "--devise=cpu"):
+        run(command, *needed, option).refuses(option)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "part"),
+    [
+        ("train", ["1", "0", "--epochs", "0"], "--epochs"),
+        ("train", ["1", "0", "--iterations", "many"], "--iterations"),
+        ("train", ["1"], "FOLD"),
+        ("plan_and_preprocess", ["-d", "1", "--gpu_memory_target", "-3"], "--gpu_memory_target"),
+        ("plan_and_preprocess", ["-d", "1", "--gpu_memory_target", "nan"], "--gpu_memory_target"),
+        ("plan_and_preprocess", [], "-d"),
+        ("predict", ["-i", "in"], "-o"),
+        ("predict", ["-i", "in", "-o", "out", "--checkpoint", "worst"], "--checkpoint"),
+        ("convert", ["nowhere", "-i", "in", "-d", "1", "-n", "Name"], "source"),
+    ],
+)
+def test_wrong_options_are_named(run, command, arguments, part):
+    run(command, *arguments).refuses(part)
+
+
+def test_debug_shows_the_traceback(run, user):
+    run("train", "55", "0").names("'55'")
+    outcome = run("train", "55", "0", "--debug")
+    assert outcome.status == 2
+    assert outcome.err.startswith("Traceback")
+    assert outcome.err.splitlines()[-1].startswith("nnood_train: error: ")
+
+
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("nought"), 1), (KeyboardInterrupt(), 130)])
+def test_faults_of_our_own_and_interruptions_are_worded_too(run, user, monkeypatch, error, status):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("nnood.training.train.train", fail)
+    outcome = run("train", "101", "1")
+    assert outcome.status == status
+    assert len(outcome.err.splitlines()) == 1
+    assert "Traceback" not in outcome.err
+    assert ("--debug" if status == 1 else "interrupted") in outcome.err
