@@ -39,7 +39,7 @@ FOLD = Path(DATASET) / "NnoodTrainer__nnood__3d_fullres" / "fold_0"
 STORM = """
 import json, os, signal, sys
 from pathlib import Path
-import nnood.inference.predict, nnood.planning.plan_and_preprocess, nnood.training.train
+import dataset_conversion, nnood.inference.predict, nnood.planning.plan_and_preprocess, nnood.training.train
 from nnood import cli
 
 def make_mortal(pattern, number, record):
@@ -166,6 +166,7 @@ def stormy(raw, tmp_path_factory):
     shutil.copytree(raw, roots.raw / DATASET)
     images = str(roots.raw / DATASET / "imagesTs")
     jobs = {
+        "convert": (["folder", "-i", images, "-d", "7", "-n", "Killed", "-np", "1"], "*", 4),
         "plan_and_preprocess": ([*PLANNING, "-np", "1"], "*", 12),
         "train": ([*TRAINING, "--continue"], LATEST, 3),
         "predict": (["-i", images, "-o", "scores", "--device", "cpu"], "*", 5),
@@ -193,6 +194,17 @@ def copy(smooth, tmp_path):
 
 
 # ---- killed again and again ---------------------------------------------------------------------------------------
+
+
+def test_conversion_survives_kills_and_finishes_every_case_once(stormy):
+    assert stormy.deaths["convert"] >= 2
+    target = "nnood_data/raw/Dataset007_Killed"
+    assert writes(stormy.renamed["convert"], f"{target}/conversion/imagesTr/*.json") == [1] * TEST_CASES
+    assert json.loads((stormy.folder / target / "dataset.json").read_text())["numTraining"] == TEST_CASES
+    for original in (stormy.roots.raw / DATASET / "imagesTs").iterdir():
+        files = (original, stormy.folder / target / "imagesTr" / original.name)
+        np.testing.assert_array_equal(*(sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files))
+    assert not leftovers(stormy.roots.raw)
 
 
 def test_preprocessing_survives_kills_and_finishes_every_case_once(smooth, stormy):

@@ -37,7 +37,8 @@ def draw_foreground(dataset: Dataset, folder: Path, method: str, reason: str) ->
         mask = read_image(folder / "foreground" / f"{case}.nii.gz")[0].reshape(image.shape[1:])
         middle = image.shape[1] // 2
         low, high = np.percentile(image[0, middle], (1, 99))
-        axis.imshow(image[0, middle], cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+        origin = "lower" if image.shape[1] > 1 else "upper"
+        axis.imshow(image[0, middle], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin=origin)
         if 0 < mask[middle].mean() < 1:
             axis.contour(mask[middle], levels=[0.5], colors="tab:orange", linewidths=1)
         axis.set_title(f"{case[:20]}\n{mask.mean():.0%} foreground", fontsize=7)

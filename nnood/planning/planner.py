@@ -20,9 +20,9 @@ from nnood.plan import PLANS_NAME
 from nnood.safety import plain, write_json
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
-# nnU-Net lets a batch cover 5 % of the data at most, lest the network overfit. Here every image gets new anomalies each
-# time, and a batch should hold several cases, which lend each other patches.
-MAX_DATASET_COVERED = 0.25
+# nnU-Net lets a batch cover 5 % of the data at most, which is fewer than two images of a small data set. Here every
+# image gets new anomalies each time, and the cases of a batch lend each other patches: four may be in it.
+MIN_CASES_IN_BATCH = 4
 
 
 class OneChannelPlanner(ExperimentPlanner):
@@ -86,7 +86,7 @@ def plan_configurations(
     with _staged(dataset, folder / "foreground"), contextlib.redirect_stdout(io.StringIO()):
         planner = OneChannelPlanner(dataset.name, gpu_memory_target_in_gb=gpu_memory_target, plans_name=PLANS_NAME)
         planner.UNet_base_num_features = base_features
-        planner.max_dataset_covered = MAX_DATASET_COVERED
+        planner.max_dataset_covered = max(planner.max_dataset_covered, MIN_CASES_IN_BATCH / len(dataset.training))
         try:
             # Lists in place of tuples, so that plans compare equal with those that are read back from the disk.
             plans = plain(planner.plan_experiment())

@@ -32,7 +32,6 @@ from nnood.training.settings import TrainingSettings
 from nnood.training.validation import FixedPatches, TaskScores, seed_of
 
 PRIOR_BATCHES = 8
-MAX_VALIDATION_BATCHES = 50
 # Below this share of the prior's entropy, the loss has visibly left it.
 LEARNED = 0.97
 
@@ -158,9 +157,9 @@ class NnoodTrainer(nnUNetTrainer):
             self.settings.fold.val_tasks,
             self.task_settings,
             dataset=self.plans_manager.dataset_name,
+            donors=self.settings.fold.train_cases,
             patch_size=patch_size,
             batch_size=self.batch_size,
-            max_batches=MAX_VALIDATION_BATCHES,
             device=self.device,
         )
         self.num_val_iterations_per_epoch = len(fixed)

@@ -15,6 +15,7 @@ from nnood.tasks import TaskSettings, build_task
 from nnood.tasks.donors import Donors
 
 NORMAL = "normal"
+MAX_CASES = 40
 
 
 def seed_of(*parts: str) -> int:
@@ -36,22 +37,33 @@ class FixedPatches:
         settings: TaskSettings,
         *,
         dataset: str,
+        donors: Sequence[str],
         patch_size: Sequence[int],
         batch_size: int,
-        max_batches: int,
         device: torch.device,
     ) -> None:
+        """Choose the cases.
+
+        Args:
+            store: The held-out cases.
+            tasks: Names of the validation tasks.
+            settings: What the plan knows of the data.
+            dataset: Name of the data set, part of every seed.
+            donors: Cases of the same store's folder that lend patches: the training cases.
+            patch_size: Of the configuration.
+            batch_size: Images per batch; decides nothing else.
+            device: Where to plant the anomalies.
+        """
         self._store = store
+        self._donors = list(donors)
         self._tasks = {name: build_task(name, settings) for name in tasks}
         self._dataset = dataset
         self._patch_size = tuple(patch_size)
         self._batch_size = batch_size
         self._device = device
-        per_case = len(tasks) + 1
-        count = min(len(store.identifiers), max(2, max_batches * batch_size // per_case))
-        chosen = np.unique(np.linspace(0, len(store.identifiers) - 1, count).astype(int))
-        self._cases = [store.identifiers[i] for i in chosen]
-        self._items = [(number, task) for number in range(len(self._cases)) for task in (NORMAL, *tasks)]
+        count = min(len(store.identifiers), MAX_CASES)
+        chosen = np.linspace(0, len(store.identifiers) - 1, count).round().astype(int)
+        self._items = [(store.identifiers[i], task) for i in chosen for task in (NORMAL, *tasks)]
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -61,7 +73,7 @@ class FixedPatches:
         """Batches `data` (B, C, *S), `target` (B, 1, *S) and `tasks`, a name per image."""
         for start in range(0, len(self._items), self._batch_size):
             items = self._items[start : start + self._batch_size]
-            made = [self._make(number, task) for number, task in items]
+            made = [self._make(case, task) for case, task in items]
             yield {
                 "data": torch.cat([image for image, _ in made]),
                 "target": torch.cat([label for _, label in made]),
@@ -73,15 +85,17 @@ class FixedPatches:
         while True:
             yield from self
 
-    def _make(self, number: int, task: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _make(self, case: str, task: str) -> tuple[torch.Tensor, torch.Tensor]:
         """One image (1, C, *S) and its label (1, 1, *S)."""
-        image, foreground = self._load(self._cases[number])
+        image, foreground = self._load(case)
         if task == NORMAL:
             return image, torch.zeros(1, 1, *image.shape[2:], device=self._device)
-        other = self._cases[(number + 1) % len(self._cases)]
+        seed = seed_of(self._dataset, case, task)
+        others = [donor for donor in self._donors if donor != case] or [case]
+        other = others[seed % len(others)]
         donors = Donors()
-        donors.begin_batch([self._cases[number], other], torch.cat([image, self._load(other)[0]]))
-        generator = torch.Generator().manual_seed(seed_of(self._dataset, self._cases[number], task))
+        donors.begin_batch([case, other], torch.cat([image, self._load(other)[0]]))
+        generator = torch.Generator().manual_seed(seed)
         corrupted = self._tasks[task](image, foreground, donors, generator)
         return corrupted.image, corrupted.label
 

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score
 from nnood.planning.storage import CaseStore, save_case
 from nnood.scores import sample_score
 from nnood.tasks import TASKS, TaskSettings
+from nnood.training import validation
 from nnood.training.validation import NORMAL, FixedPatches, TaskScores, seed_of
 
 SHAPE = (18, 20, 14)
@@ -29,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
 
 def patches(store: CaseStore, patch_size: tuple[int, ...], *, batch_size: int = 4, **changes: Any) -> FixedPatches:
     settings = TaskSettings(extent=(14, 15, 10)[-len(patch_size) :], fractions=(0.3, 0.7), label_sigma=(0.4, 0.4))
-    options: dict[str, Any] = {"dataset": "Dataset999_Phantoms", "max_batches": 100, "device": torch.device("cpu")}
+    options: dict[str, Any] = {"dataset": "Dataset999_Phantoms", "donors": CASES, "device": torch.device("cpu")}
     options.update(changes)
     tasks = options.pop("tasks", tuple(TASKS))
     return FixedPatches(store, tasks, settings, patch_size=patch_size, batch_size=batch_size, **options)
@@ -89,9 +90,15 @@ def test_an_anomaly_does_not_depend_on_the_other_tasks(store: CaseStore) -> None
     assert torch.equal(both[0][picked], one[0])
 
 
-def test_the_number_of_batches_is_bounded(store: CaseStore) -> None:
-    fixed = patches(store, (12, 16, 8), batch_size=2, max_batches=len(TASKS) + 1)
-    assert joined(fixed)[2] == [NORMAL, *TASKS] * 2
+def test_the_number_of_cases_is_bounded(store: CaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MAX_CASES", 2)
+    assert joined(patches(store, (12, 16, 8), batch_size=2))[2] == [NORMAL, *TASKS] * 2
+
+
+def test_a_single_held_out_case_has_donors(store: CaseStore) -> None:
+    single = CaseStore(store.source_folder, CASES[:1])
+    _, target, tasks = joined(patches(single, (12, 16, 8), donors=CASES[1:]))
+    assert target[tasks.index("fpi")].any()
 
 
 def test_task_scores_are_scikit_learns() -> None:
