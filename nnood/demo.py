@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 DATASET = "Dataset999_Phantoms"
 # A network and a schedule that two CPU cores finish in about four minutes; a user's data set needs neither.
-BASE_FEATURES = 16
+BASE_FEATURES = 8
 GPU_MEMORY_TARGET = 2.0
 EPOCHS, ITERATIONS = 16, 60
 
