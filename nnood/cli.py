@@ -40,7 +40,8 @@ def _execute(parser: argparse.ArgumentParser, run: Run) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if not arguments.debug:
         warnings.simplefilter("ignore")
-    roots = get_roots()
+    # The demo keeps everything in a folder of its own.
+    roots = Roots.under(arguments.output) if parser.prog == "nnood_demo" else get_roots()
     print(roots.describe(), flush=True)
     try:
         run(arguments, roots)
@@ -283,6 +284,6 @@ def demo() -> None:
         from nnood.demo import run_demo
         from nnood.precision import choose_device
 
-        run_demo(arguments.output, choose_device(arguments.device))
+        run_demo(arguments.output, roots, choose_device(arguments.device))
 
     _execute(parser, run)

@@ -127,7 +127,7 @@ def find_dataset_name(dataset: str, roots: Roots) -> str:
         return dataset
     number = dataset.removeprefix("Dataset")
     matches = []
-    if number.isdigit():
+    if number.isdecimal():
         matches = [name for name in names if int(name.removeprefix("Dataset").split("_")[0]) == int(number)]
     if len(matches) == 1:
         return matches[0]

@@ -23,24 +23,24 @@ from nnood.training.train import train
 logger = logging.getLogger(__name__)
 
 DATASET = "Dataset999_Phantoms"
-# A network and a schedule that two CPU cores finish in about four minutes; a user's data set needs neither.
+# A network and a schedule that two CPU cores finish in about four minutes.
 BASE_FEATURES = 8
 GPU_MEMORY_TARGET = 2.0
 EPOCHS, ITERATIONS = 16, 60
 
 
-def run_demo(folder: Path, device: torch.device) -> Path:
+def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
     """Make phantoms, plan, preprocess, train fold 0, predict, evaluate, and draw. Goes on where it was stopped.
 
     Args:
-        folder: For everything that is made.
+        folder: For predictions, figures and the picture.
+        roots: For everything else.
         device: Where to compute.
 
     Returns:
         The picture.
     """
     started = time()
-    roots = Roots(folder / "raw", folder / "preprocessed", folder / "results")
     raw = roots.raw / DATASET
     logger.info("1. Phantoms: 24 normal heads to train on, 12 to test, half of them with an anomaly")
     write_demo_dataset(raw)
@@ -77,13 +77,15 @@ def format_comparison(results: dict[str, Evaluation]) -> str:
     first = next(iter(results.values()))
     lines = [f"{'':20}{'voxel AP':>10}{'sample AP':>11}{'voxel AUROC':>13}{'sample AUROC':>14}"]
     for name, result in results.items():
-        figures = (result.voxel_ap, result.sample_ap, result.voxel_auroc, result.sample_auroc)
-        shown = [f"{figure:.3f}" if figure is not None else "undefined" for figure in figures]
-        lines.append(f"{name:20}{shown[0]:>10}{shown[1]:>11}{shown[2]:>13}{shown[3]:>14}")
-    lines.append(
-        f"{'chance':20}{first.voxel_prevalence or 0:>10.3f}{first.sample_prevalence:>11.3f}{0.5:>13.3f}{0.5:>14.3f}"
-    )
+        lines.append(_row(name, result.voxel_ap, result.sample_ap, result.voxel_auroc, result.sample_auroc))
+    lines.append(_row("chance", first.voxel_prevalence, first.sample_prevalence, 0.5, 0.5))
     return "\n".join(lines)
+
+
+def _row(name: str, *figures: float | None) -> str:
+    """One line of the table; None is an undefined figure."""
+    shown = ["undefined" if figure is None else f"{figure:.3f}" for figure in figures]
+    return f"{name:20}{shown[0]:>10}{shown[1]:>11}{shown[2]:>13}{shown[3]:>14}"
 
 
 def draw_cases(raw: Path, predictions: Path, target: Path, *, normal: int = 2) -> Path:

@@ -22,6 +22,11 @@ class Roots:
     preprocessed: Path
     results: Path
 
+    @classmethod
+    def under(cls, folder: Path) -> "Roots":
+        """All three in one folder."""
+        return cls(**{key: folder / key for key in VARIABLES})
+
     def describe(self) -> str:
         """One line for the user: which folders are used."""
         return f"raw: {self.raw}  preprocessed: {self.preprocessed}  results: {self.results}"
@@ -29,8 +34,8 @@ class Roots:
 
 def get_roots() -> Roots:
     """Read the roots from the environment; without it everything lives under `./nnood_data`."""
-    base = Path.cwd() / "nnood_data"
-    return Roots(**{key: Path(os.environ.get(name) or base / key) for key, name in VARIABLES.items()})
+    default = Roots.under(Path.cwd() / "nnood_data")
+    return Roots(**{key: Path(os.environ.get(name) or getattr(default, key)) for key, name in VARIABLES.items()})
 
 
 def set_roots(roots: Roots) -> None:

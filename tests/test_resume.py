@@ -222,7 +222,6 @@ def test_preprocessing_survives_kills_and_finishes_every_case_once(smooth, storm
     assert not leftovers(ours / "nnoodPlans_3d_fullres")
 
 
-@pytest.mark.xfail(strict=True, reason="plan_and_preprocess does not look into foreground/ and foreground/survey/")
 def test_preprocessing_leaves_nothing_of_killed_runs(stormy):
     assert not leftovers(stormy.roots.preprocessed)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnood.datasets import Dataset, find_dataset_name, load_dataset
 from nnood.errors import UserError
 from nnood.paths import Roots, set_roots
@@ -13,7 +15,7 @@ from nnood.plan import PLANS_NAME, ConfigurationPlan, NnoodPlan
 from nnood.planning.contact_sheet import draw_foreground
 from nnood.planning.planner import default_configuration, plan_configurations
 from nnood.planning.preprocessor import preprocess
-from nnood.planning.survey import extract_fingerprint, survey
+from nnood.planning.survey import FOREGROUND_FOLDER, SURVEY_FOLDER, extract_fingerprint, survey
 from nnood.safety import read_json, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,8 @@ def plan_and_preprocess(
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
+    for part in (folder, folder / FOREGROUND_FOLDER, folder / FOREGROUND_FOLDER / SURVEY_FOLDER):
+        remove_leftovers(part)
     method, reason = survey(raw, folder, processes=processes)
     logger.info("Foreground: '%s', because %s.", method, reason)
     fingerprint = extract_fingerprint(raw, folder, method, processes=processes)
@@ -73,7 +76,8 @@ def plan_and_preprocess(
             f"{raw.name} has no configuration {unknown[0]!r}; there are {', '.join(plans['configurations'])}."
         )
     measured = {name: preprocess(raw, folder, plans, name, processes=processes) for name in chosen}
-    plans["nnood"] = _nnood_plan(raw, plans, {**_earlier(folder, plans), **measured}, method, reason).to_dict()
+    measured = {**_earlier(folder, plans), **measured}
+    plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason).to_dict()
     write_json(folder / "case_list.json", list(raw.training))
     write_json(folder / f"{PLANS_NAME}.json", plans)
     return folder
@@ -112,21 +116,36 @@ def _earlier(folder: Path, plans: dict[str, Any]) -> dict[str, ConfigurationPlan
     return {name: plan for name, plan in NnoodPlan.from_dict(before["nnood"]).configurations.items() if name in same}
 
 
+def smallest_anomaly(plans: dict[str, Any], fingerprint: dict[str, Any]) -> float:
+    """The smallest fraction of the foreground's extent that still spans a few voxels of the default configuration.
+
+    Args:
+        plans: nnU-Net's plans.
+        fingerprint: With `foreground_extents_mm`.
+    """
+    spacing = np.array(plans["configurations"][default_configuration(plans)]["spacing"])
+    extents = np.median(fingerprint["foreground_extents_mm"], axis=0)[plans["transpose_forward"]]
+    # The middle one of the axes: the thin axis of a flat volume says nothing about sizes within the slices.
+    voxels = float(np.median(extents[-len(spacing) :] / spacing))
+    return round(min(max(ANOMALY_FRACTIONS[0], MIN_ANOMALY_VOXELS / voxels), ANOMALY_FRACTIONS[1]), 4)
+
+
 def _nnood_plan(
-    raw: Dataset, plans: dict[str, Any], configurations: dict[str, ConfigurationPlan], method: str, reason: str
+    raw: Dataset,
+    plans: dict[str, Any],
+    configurations: dict[str, ConfigurationPlan],
+    fingerprint: dict[str, Any],
+    method: str,
+    reason: str,
 ) -> NnoodPlan:
     """Fill the typed block from what was measured and what the user set."""
     overrides = raw.overrides
-    default = default_configuration(plans)
-    extent = configurations.get(default, next(iter(configurations.values()))).foreground_extent
-    edges = [n for n in extent if n > 1] or [1]
-    smallest = min(max(ANOMALY_FRACTIONS[0], MIN_ANOMALY_VOXELS / min(edges)), ANOMALY_FRACTIONS[1])
     return NnoodPlan(
-        default_configuration=default,
+        default_configuration=default_configuration(plans),
         foreground_method=method,
         foreground_reason=reason,
         mirror_axes=overrides.mirror_axes,
         rotation_degrees=DEFAULT_ROTATION_DEGREES if overrides.rotation_degrees is None else overrides.rotation_degrees,
-        anomaly_size=overrides.anomaly_size or (round(smallest, 4), ANOMALY_FRACTIONS[1]),
+        anomaly_size=overrides.anomaly_size or (smallest_anomaly(plans, fingerprint), ANOMALY_FRACTIONS[1]),
         configurations=configurations,
     )

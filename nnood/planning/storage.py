@@ -89,6 +89,8 @@ def save_case(
         for temporary, final in zip(temporaries, finals, strict=False):
             flush(temporary)
             temporary.replace(final)
+    except RuntimeError as error:  # Blosc2's word for a failed write
+        raise OSError(f"{folder / case} could not be written completely; is the disk full?") from error
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)

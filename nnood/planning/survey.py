@@ -18,7 +18,8 @@ from nnood.parallel import map_cases
 from nnood.planning.foreground import BackgroundStatistics, background_statistics, choose_method, foreground_mask
 from nnood.safety import atomic_path, read_json, read_receipt, write_receipt
 
-FOLDER = "foreground"
+FOREGROUND_FOLDER = "foreground"
+SURVEY_FOLDER = "survey"
 MAX_INTENSITY_SAMPLES = 10_000_000
 
 
@@ -60,7 +61,7 @@ def survey(dataset: Dataset, folder: Path, *, processes: int) -> tuple[str, str]
         UserError: If any case is broken or changed (all are listed), or 2D and 3D images are mixed.
     """
     _refuse_changed_list(dataset, folder)
-    receipts = folder / FOLDER / "survey"
+    receipts = folder / FOREGROUND_FOLDER / SURVEY_FOLDER
     arguments = {case: (files, dataset.channels, receipts / f"{case}.json") for case, files in dataset.training.items()}
     results, faults = map_cases(survey_case, arguments, processes=processes, description="Checking images")
     one_error(faults)
@@ -99,7 +100,8 @@ def foreground_case(
     Writes `CASE.nii.gz` (uint8) and `CASE.npy` (float32 intensities in the foreground, C x `samples`).
 
     Returns:
-        nnU-Net's measures of a case: `shape_after_crop`, `spacing`, `relative_size`.
+        nnU-Net's measures of a case: `shape_after_crop`, `spacing`, `relative_size`; and `extent_mm`, (z, y, x) of the
+        foreground's box.
     """
     outputs = [folder / f"{case}.nii.gz", folder / f"{case}.npy"]
     inputs = [*files, user_mask] if user_mask else files
@@ -127,9 +129,12 @@ def foreground_case(
     )
     with atomic_path(outputs[1]) as temporary, temporary.open("wb") as file:
         np.save(file, np.asarray(intensities, dtype=np.float32))
+    spacing = nnunet_properties(geometry)["spacing"]
+    extent = np.ptp(np.argwhere(mask), axis=0) + 1
     result = {
+        "extent_mm": (extent * spacing).tolist(),
         "shape_after_crop": list(cropped.shape[1:]),
-        "spacing": nnunet_properties(geometry)["spacing"],
+        "spacing": spacing,
         "relative_size": float(np.prod(cropped.shape[1:]) / np.prod(image.shape[1:])),
     }
     write_receipt(receipt, settings=settings, inputs=inputs, outputs=outputs, result=result)
@@ -143,11 +148,11 @@ def extract_fingerprint(dataset: Dataset, folder: Path, method: str, *, processe
     by its own functions, on images that have passed the gate.
 
     Returns:
-        The fingerprint, in nnU-Net's keys.
+        The fingerprint, in nnU-Net's keys, and `foreground_extents_mm`.
     """
     masks = _user_masks(dataset) if method == "masks" else {}
     samples = max(100, MAX_INTENSITY_SAMPLES // len(dataset.training))
-    target = folder / FOLDER
+    target = folder / FOREGROUND_FOLDER
     arguments = {
         case: (case, files, dataset.channels, method, masks.get(case), target, samples)
         for case, files in dataset.training.items()
@@ -161,6 +166,7 @@ def extract_fingerprint(dataset: Dataset, folder: Path, method: str, *, processe
         "foreground_intensity_properties_per_channel": {
             str(channel): _summary(values) for channel, values in enumerate(intensities)
         },
+        "foreground_extents_mm": [result["extent_mm"] for result in results.values()],
         "median_relative_size_after_cropping": float(
             np.median([result["relative_size"] for result in results.values()])
         ),
