@@ -3,8 +3,8 @@
     python benchmarks/real_data.py hippocampus --data DATA --out FOLDER --epochs 2 --iterations 10
 
 DATA holds `hippocampus/images` (Medical Segmentation Decathlon, task 4), `ixi_2mm/t1` (IXI) and
-`pneumoniamnist/pneumoniamnist.npz` (MedMNIST). The step's time is the median over epochs of an epoch's time, validation
-included, divided by its steps.
+`pneumoniamnist/pneumoniamnist.npz` (MedMNIST). The step's time is the median over epochs of the mean of an epoch's
+training steps, loading, augmentation and synthesis included.
 """
 
 import argparse
@@ -18,12 +18,9 @@ import torch
 
 from dataset_conversion.folder import convert_folder
 from dataset_conversion.medmnist import convert_medmnist
-from nnood.datasets import list_cases
 from nnood.demo import format_comparison
-from nnood.evaluation.baselines import IntensityBaseline
 from nnood.evaluation.evaluate import evaluate
-from nnood.inference.predict import find_model, predict, predict_cases
-from nnood.inference.predictor import ScorePredictor
+from nnood.inference.predict import find_model, predict, predict_baseline
 from nnood.paths import Roots
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
 from nnood.precision import choose_device
@@ -97,20 +94,11 @@ def main() -> None:
     )[0]
     lap("training")
     log = torch.load(fold / FINAL, map_location="cpu", weights_only=True)["logging"]
-    epochs = zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"], strict=True)
-    step = median(end - start for start, end in epochs) / arguments.iterations
-    print(f"== time per step, validation included: {step:.3f} s")
+    print(f"== time per training step: {median(log['seconds_per_step']):.3f} s")
     model = find_model(roots, dataset=raw.name, recipe=None, configuration=None, folds=["0"])
     predict(raw / "imagesTs", out / "predictions", model, device=device)
     lap("prediction")
-    baseline = out / "predictions_baseline"
-    predict_cases(
-        list_cases(raw / "imagesTs", model.channels),
-        baseline,
-        model,
-        "intensity baseline",
-        lambda: ScorePredictor(model, device, network=IntensityBaseline()),
-    )
+    predict_baseline(raw / "imagesTs", out / "predictions_baseline", model, device=device)
     lap("prediction of the baseline")
     if (raw / "labelsTs.csv").exists():
         results = {name: evaluate(folder, raw / "labelsTs") for name, folder in _named(out)}

@@ -9,11 +9,9 @@ import torch
 from matplotlib.figure import Figure
 
 from nnood.datasets import list_cases
-from nnood.evaluation.baselines import IntensityBaseline
 from nnood.evaluation.evaluate import Evaluation, evaluate
 from nnood.images import read_image
-from nnood.inference.predict import find_model, predict, predict_cases
-from nnood.inference.predictor import ScorePredictor
+from nnood.inference.predict import find_model, predict, predict_baseline
 from nnood.paths import Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
@@ -53,13 +51,7 @@ def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
     model = find_model(roots, dataset=DATASET, recipe=None, configuration=None, folds=["0"])
     predict(raw / "imagesTs", folder / "predictions", model, device=device)
     baseline = folder / "predictions_baseline"
-    predict_cases(
-        list_cases(raw / "imagesTs", model.channels),
-        baseline,
-        model,
-        "intensity baseline",
-        lambda: ScorePredictor(model, device, network=IntensityBaseline()),
-    )
+    predict_baseline(raw / "imagesTs", baseline, model, device=device)
     logger.info("5. Evaluate")
     results = {
         "nnood": evaluate(folder / "predictions", raw / "labelsTs"),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nnood.datasets import DATASET_NAME, Cases, find_dataset_name, list_cases
 from nnood.errors import UserError, one_error
+from nnood.evaluation.baselines import IntensityBaseline
 from nnood.geometry import Geometry
 from nnood.images import read_case
 from nnood.inference.export import prediction_files, write_prediction
@@ -96,6 +97,15 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
     cases = list_cases(inputs, model.channels)
     settings = {"plans": model.plans, "members": [sha256(file) for file in model.checkpoints]}
     return predict_cases(cases, output, model, settings, lambda: ScorePredictor(model, device))
+
+
+def predict_baseline(inputs: Path, output: Path, model: Model, *, device: torch.device) -> dict[str, float]:
+    """As `predict`, with the untrained intensity baseline in the place of the members."""
+    cases = list_cases(inputs, model.channels)
+    settings = {"plans": model.plans, "members": IntensityBaseline.__name__}
+    return predict_cases(
+        cases, output, model, settings, lambda: ScorePredictor(model, device, network=IntensityBaseline())
+    )
 
 
 def predict_cases(

@@ -19,6 +19,7 @@ KEYS = (
     "sample_ap",
     "failed",
     "lrs",
+    "seconds_per_step",
     "epoch_start_timestamps",
     "epoch_end_timestamps",
 )

@@ -77,6 +77,7 @@ class NnoodTrainer(nnUNetTrainer):
         self.scores = TaskScores()
         self.bar: tqdm | None = None
         self.failed = 0
+        self.steps_started = 0.0
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
@@ -223,6 +224,7 @@ class NnoodTrainer(nnUNetTrainer):
         self.failed = 0
         self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
         title = f"Epoch {self.current_epoch + 1}/{self.num_epochs}"
+        self.steps_started = time()
         self.bar = tqdm(total=self.num_iterations_per_epoch, desc=title, unit="step", leave=False, disable=None)
 
     def _corrupt(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,6 +259,8 @@ class NnoodTrainer(nnUNetTrainer):
         """Close the bar and log the loss and the anomalies that could not be planted."""
         super().on_train_epoch_end(train_outputs)
         self.logger.log("failed", self.failed, self.current_epoch)
+        seconds = (time() - self.steps_started) / self.num_iterations_per_epoch
+        self.logger.log("seconds_per_step", seconds, self.current_epoch)
         if self.bar is not None:
             self.bar.close()
         if not np.isfinite(self.logger.get_value("train_losses", -1) or np.nan):
