@@ -218,7 +218,9 @@ def predict() -> None:
     parser.add_argument("-i", dest="input", type=Path, required=True, help="folder of images")
     parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for the scores")
     parser.add_argument("-d", dest="dataset", help="data set whose networks predict; may be left out if there is one")
-    parser.add_argument("-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="every trained one if left out")
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="every finished one if left out"
+    )
     parser.add_argument("-c", dest="configuration", help="may be left out if one was trained")
     parser.add_argument("-r", dest="recipe", help="may be left out if one was trained")
     parser.add_argument("--checkpoint", choices=("best", "final"), default="best", help="which of each fold")

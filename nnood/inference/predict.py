@@ -17,7 +17,7 @@ from nnood.images import read_case
 from nnood.inference.export import prediction_files, write_prediction
 from nnood.inference.predictor import Model, ScorePredictor
 from nnood.paths import Roots
-from nnood.safety import read_receipt, remove_leftovers, sha256, write_receipt
+from nnood.safety import read_json, read_receipt, remove_leftovers, sha256, write_receipt
 from nnood.training.checkpoints import BEST
 from nnood.training.train import member_folder
 
@@ -42,7 +42,7 @@ def find_model(
         dataset: Id or name; may be left out if one data set has results.
         recipe: May be left out if one recipe was trained.
         configuration: May be left out if one was trained, or the default one was.
-        folds: Fold numbers or `all`; every trained fold if empty.
+        folds: Fold numbers or `all`; every finished fold if empty.
         checkpoint: File name of the checkpoint.
 
     Raises:
@@ -66,7 +66,9 @@ def find_model(
         raise UserError(f"{roots.results / name} has no trained fold that fits; train one with nnood_train {name} 0.")
     if len(candidates) > 1:
         default = [
-            f for f in candidates if Model.load(f, (), checkpoint).plans["nnood"]["default_configuration"] in f.name
+            folder
+            for folder in candidates
+            if folder.name.endswith(f"__{read_json(folder / 'plans.json')['nnood']['default_configuration']}")
         ]
         candidates = default if len(default) == 1 else candidates
     if len(candidates) > 1:

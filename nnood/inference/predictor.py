@@ -20,7 +20,7 @@ from nnood.plan import NnoodPlan
 from nnood.planning.preprocessor import preprocess_image
 from nnood.precision import autocast_for
 from nnood.safety import read_json
-from nnood.training.checkpoints import load_checkpoint
+from nnood.training.checkpoints import FINAL, load_checkpoint
 
 
 class SlidingWindow(nnUNetPredictor):
@@ -55,20 +55,23 @@ class Model:
 
         Args:
             folder: `TRAINER__RECIPE__CONFIGURATION`.
-            folds: Fold numbers or `all`; every trained fold if empty.
+            folds: Fold numbers or `all`; every finished fold if empty.
             checkpoint: File name of the checkpoint in each fold.
 
         Raises:
             UserError: If there is no trained fold, or not the wanted ones.
         """
         found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+        finished = [fold for fold in found if (folder / f"fold_{fold}" / FINAL).exists()]
         # The network on all cases is no sixth member of an ensemble; it is used when asked for or alone.
-        wanted = list(folds) or [fold for fold in found if fold != "all"] or found
+        wanted = list(folds) or [fold for fold in finished if fold != "all"] or finished
         missing = [fold for fold in wanted if fold not in found]
-        if missing or not wanted:
+        if missing:
             has = f"trained are {', '.join(found)}" if found else "no fold has been trained"
+            raise UserError(f"{folder} has no trained fold {missing[0]}; {has}, use nnood_train.")
+        if not wanted:
             raise UserError(
-                f"{folder} has no trained fold {missing[0] if missing else ''}".rstrip() + f"; {has}, use nnood_train."
+                f"{folder} has no finished fold; go on with nnood_train --continue, or name an unfinished one with -f."
             )
         plans = read_json(folder / "plans.json")
         NnoodPlan.from_dict(plans["nnood"])

@@ -10,6 +10,9 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnood.safety import atomic_path, plain
 
+# Below this share of the prior's entropy, the loss has visibly left it.
+LEARNED = 0.97
+
 KEYS = (
     "train_losses",
     "val_losses",
@@ -35,6 +38,34 @@ class AnomalyLog(LocalLogger):
     def log(self, key: str, value: Any, epoch: int) -> None:
         """Store a value as plain Python, so that checkpoints hold nothing else."""
         super().log(key, plain(value), epoch)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the newest validation loss has left the entropy of the prior."""
+        return bool(self.get_value("val_losses", -1) < LEARNED * self.get_value("prior_entropy", -1))
+
+    def describe_epoch(self, epochs: int) -> str:
+        """The newest epoch in one line for the user.
+
+        Args:
+            epochs: How many there will be.
+        """
+        newest = {key: values[-1] for key, values in self.my_fantastic_logging.items()}
+
+        def shown(value: float | None) -> str:
+            return "undefined" if value is None else f"{value:.3f}"
+
+        tasks = ", ".join(
+            f"{task} {shown(value)}/{shown(newest['sample_ap'].get(task))}"
+            for task, value in newest["voxel_ap"].items()
+        )
+        failed = f"; {newest['failed']} anomalies could not be planted" if newest["failed"] else ""
+        seconds = newest["epoch_end_timestamps"] - newest["epoch_start_timestamps"]
+        return (
+            f"Epoch {len(self.my_fantastic_logging['val_losses'])}/{epochs} ({seconds:.0f} s): "
+            f"loss {newest['train_losses']:.4f}, validation {newest['val_losses']:.4f} "
+            f"(nothing learned: {newest['prior_entropy']:.4f}); voxel/sample AP: {tasks}{failed}"
+        )
 
     def plot_progress_png(self, output_folder: str) -> None:
         """Draw losses, average precision per task, and time and learning rate into `progress.png`."""

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from torch._dynamo import OptimizedModule
@@ -26,14 +24,13 @@ from nnood.safety import write_json
 from nnood.tasks import TaskSettings, build_mixture
 from nnood.tasks.donors import Donors
 from nnood.training.checkpoints import BEST, FINAL, LATEST, load_checkpoint, save_checkpoint
+from nnood.training.loading import feed, normal_variation
 from nnood.training.log import AnomalyLog
 from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label, entropy
 from nnood.training.settings import TrainingSettings
 from nnood.training.validation import FixedPatches, TaskScores, seed_of
 
 PRIOR_BATCHES = 8
-# Below this share of the prior's entropy, the loss has visibly left it.
-LEARNED = 0.97
 
 
 class NnoodTrainer(nnUNetTrainer):
@@ -120,13 +117,8 @@ class NnoodTrainer(nnUNetTrainer):
         """nnU-Net's augmentation, with the rotation and mirroring that leave this anatomy normal."""
         _, flat, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         patch_size = self.configuration_manager.patch_size
-        dimensions = len(patch_size)
-        forward = list(self.plans_manager.transpose_forward)
-        stored = [forward.index(axis) - (3 - dimensions) for axis in self.plan.mirror_axes]
-        axes = tuple(sorted(axis for axis in stored if axis >= 0))
+        rotation, axes = normal_variation(self.plan, self.plans_manager.transpose_forward, len(patch_size))
         self.inference_allowed_mirroring_axes = axes or None
-        limit = np.deg2rad(self.plan.rotation_degrees)
-        rotation = (-limit, limit)
         initial = get_patch_size(patch_size, rotation, rotation, rotation, (0.85, 1.25))
         if flat:
             initial[0] = patch_size[0]
@@ -164,22 +156,7 @@ class NnoodTrainer(nnUNetTrainer):
             device=self.device,
         )
         self.num_val_iterations_per_epoch = len(fixed)
-        return self._feed(loader), fixed.endless()
-
-    def _feed(self, loader: nnUNetDataLoader) -> Any:
-        """Worker processes beside a GPU; in this process on a CPU, where they would only compete with the network."""
-        workers = get_allowed_n_proc_DA() if self.device.type != "cpu" else 0
-        if workers == 0:
-            return SingleThreadedAugmenter(loader, None)
-        return NonDetMultiThreadedAugmenter(
-            loader,
-            None,
-            workers,
-            num_cached=max(6, workers // 2),
-            seeds=None,
-            pin_memory=self.device.type == "cuda",
-            wait_time=0.002,
-        )
+        return feed(loader, self.device), fixed.endless()
 
     # ---- the loop's hooks ---------------------------------------------------------------------------------------
 
@@ -296,7 +273,8 @@ class NnoodTrainer(nnUNetTrainer):
     def on_epoch_end(self) -> None:
         """Tell the figures, draw them, and write the latest and perhaps the best checkpoint."""
         self.logger.log("epoch_end_timestamps", time(), self.current_epoch)
-        self.print_to_log_file(self._epoch_line(), also_print_to_console=True, add_timestamp=False)
+        line = self.logger.local_logger.describe_epoch(self.num_epochs)
+        self.print_to_log_file(line, also_print_to_console=True, add_timestamp=False)
         voxel_ap = self.logger.get_value("mean_voxel_ap", -1)
         if voxel_ap > self.best_voxel_ap:
             self.best_voxel_ap = voxel_ap
@@ -305,24 +283,6 @@ class NnoodTrainer(nnUNetTrainer):
         if self.local_rank == 0:
             self.logger.plot_progress_png(self.output_folder)
         self.current_epoch += 1
-
-    def _epoch_line(self) -> str:
-        def get(key: str) -> Any:
-            return self.logger.get_value(key, -1)
-
-        def shown(value: float | None) -> str:
-            return "undefined" if value is None else f"{value:.3f}"
-
-        tasks = ", ".join(
-            f"{task} {shown(value)}/{shown(get('sample_ap').get(task))}" for task, value in get("voxel_ap").items()
-        )
-        failed = f"; {get('failed')} anomalies could not be planted" if get("failed") else ""
-        seconds = get("epoch_end_timestamps") - get("epoch_start_timestamps")
-        return (
-            f"Epoch {self.current_epoch + 1}/{self.num_epochs} ({seconds:.0f} s): loss {get('train_losses'):.4f}, "
-            f"validation {get('val_losses'):.4f} (nothing learned: {get('prior_entropy'):.4f}); "
-            f"voxel/sample AP: {tasks}{failed}"
-        )
 
     def on_train_end(self) -> None:
         """Write the summary and the final checkpoint, and say so plainly if nothing was learned."""
@@ -336,10 +296,6 @@ class NnoodTrainer(nnUNetTrainer):
         self.current_epoch += 1
         self.print_to_log_file("Training done.")
 
-    def has_learned(self) -> bool:
-        """Whether the validation loss has left the entropy of the prior."""
-        return self.logger.get_value("val_losses", -1) < LEARNED * self.logger.get_value("prior_entropy", -1)
-
     def _write_summary(self) -> None:
         keys = ("val_losses", "prior_entropy", "mean_voxel_ap", "voxel_ap", "sample_ap")
         write_json(
@@ -347,11 +303,11 @@ class NnoodTrainer(nnUNetTrainer):
             {
                 "checkpoint": FINAL,
                 "best_mean_voxel_ap": self.best_voxel_ap,
-                "has_learned": self.has_learned(),
+                "has_learned": self.logger.local_logger.has_learned,
                 **{key: self.logger.get_value(key, -1) for key in keys},
             },
         )
-        if not self.has_learned():
+        if not self.logger.local_logger.has_learned:
             self.print_to_log_file(
                 "The network has learned nothing yet: its loss is that of a constant prediction. Train longer "
                 "(--epochs), or with larger anomalies (anomaly_size in dataset.json).",
