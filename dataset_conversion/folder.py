@@ -3,14 +3,17 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from dataset_conversion.cases import Source, write_cases
 from dataset_conversion.common import disagreements, finish_dataset, open_dataset, report, usual_channels, write_labels
 from dataset_conversion.labels import find_labels, mask_source
 from dataset_conversion.naming import group_by_case, has_channel_numbers, image_files
 from nnood.datasets import Cases
 from nnood.errors import UserError, one_error
+from nnood.geometry import Geometry
 from nnood.image_readers import MEDICAL_ENDINGS
-from nnood.images import image_ending, read_channels
+from nnood.images import image_ending, read_channels, refuse_constant
 
 
 def convert_folder(
@@ -72,7 +75,7 @@ def convert_folder(
 
 
 def _sources(cases: Cases) -> dict[str, Source]:
-    return {case: Source(partial(read_channels, files), inputs=tuple(files)) for case, files in cases.items()}
+    return {case: Source(partial(_load, files), inputs=tuple(files)) for case, files in cases.items()}
 
 
 def _channel_names(files: list[Path], channels: int) -> list[str]:
@@ -82,3 +85,10 @@ def _channel_names(files: list[Path], channels: int) -> list[str]:
     if channels == 3 and len(files) == 1 and image_ending(files[0]) not in MEDICAL_ENDINGS:
         return ["R", "G", "B"]
     return [f"channel_{channel}" for channel in range(channels)]
+
+
+def _load(files: list[Path]) -> tuple[list[np.ndarray], Geometry]:
+    """One array per channel of an image in which there is something to see."""
+    channels, geometry = read_channels(files)
+    refuse_constant(channels, files[0])
+    return channels, geometry

@@ -47,6 +47,9 @@ def _execute(parser: argparse.ArgumentParser, run: Run) -> None:
         run(arguments, roots)
     except UserError as error:
         _stop(parser, str(error), EXIT_USERS, debug=arguments.debug)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         _stop(parser, _word(error), EXIT_USERS, debug=arguments.debug)
     except KeyboardInterrupt:

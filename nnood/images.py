@@ -97,6 +97,16 @@ def read_channels(files: Sequence[Path]) -> tuple[list[np.ndarray], Geometry]:
     return [channel for values, _ in images for channel in values], geometry
 
 
+def refuse_constant(channels: Sequence[np.ndarray], file: Path) -> None:
+    """Refuse a case in which every channel has one value only.
+
+    Raises:
+        UserError: Names the file.
+    """
+    if all((values == values.flat[0]).all() for values in channels):
+        raise UserError(f"{file} is constant, there is nothing to see in it; {ADVICE} or leave the case out.")
+
+
 def read_case(files: Sequence[Path], channels: int) -> tuple[np.ndarray, Geometry]:
     """Read all channels of a case.
 
@@ -120,8 +130,7 @@ def read_case(files: Sequence[Path], channels: int) -> tuple[np.ndarray, Geometr
         raise UserError(
             f"{files[0].parent}: {names} hold {len(array)} channel(s) but {channels} are expected; check the files."
         )
-    if (array == array.reshape(channels, -1)[:, :1].reshape(channels, *[1] * (array.ndim - 1))).all():
-        raise UserError(f"{files[0]} is constant, there is nothing to see in it; {ADVICE} or leave the case out.")
+    refuse_constant(channel_values, files[0])
     return (array[:, None] if geometry.dimensions == 2 else array), geometry
 
 
