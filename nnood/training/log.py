@@ -74,7 +74,7 @@ class AnomalyLog(LocalLogger):
         figure = Figure(figsize=(9, 11), layout="constrained")
         loss_axis, score_axis, time_axis = figure.subplots(3, 1)
         for key, style, name in (
-            ("train_losses", "-", "training"),
+            ("train_losses", "-", "training (all resolutions, several anomalies per image)"),
             ("val_losses", "-", "validation"),
             ("prior_entropy", ":", "entropy of the prior: nothing learned"),
         ):
