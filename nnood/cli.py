@@ -63,7 +63,6 @@ def _word(error: OSError) -> str:
     """An error of the file system, as a sentence with advice."""
     advice = {
         errno.ENOSPC: "the disk is full; make room and start the command again, finished work is kept.",
-        errno.EDQUOT: "the disk quota is used up; make room and start the command again, finished work is kept.",
         errno.EACCES: "it cannot be written or read; check the permissions or choose another folder.",
         errno.EPERM: "it cannot be written or read; check the permissions or choose another folder.",
         errno.EROFS: "the file system is read-only; choose another folder.",

@@ -6,6 +6,7 @@ is done if and only if its receipt still agrees with the disk.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 from nnood.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -37,6 +39,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
+    except OSError as error:
+        if error.errno in DISK_FULL:  # say which file: libraries leave that out
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -473,7 +473,7 @@ def test_a_full_disk_while_preprocessing(run, copy, small_files):
     small_files(10_000)
     outcome = run("plan_and_preprocess", *PLANNING)
     small_files(resource.RLIM_INFINITY)
-    outcome.names("disk full")
+    outcome.names("the disk is full")
 
 
 # ---- the commands themselves ----------------------------------------------------------------------------------------

@@ -328,7 +328,7 @@ def test_archives_hold_one_array(tmp_path: Path, number: int) -> None:
 def test_pickles_are_never_loaded(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
     {".npy": np.save, ".npz": np.savez}[ending](path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    _refuses(path, "pickled objects are never loaded")
+    _refuses(path, "pickles are never loaded")
 
 
 @pytest.mark.parametrize("array", [np.zeros((0, 3)), np.array(3.0), np.zeros(4), SLICE.astype(complex), np.array("x")])
