@@ -49,7 +49,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Force a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
@@ -137,7 +138,8 @@ def _train_fold(
         return
     preprocessed = roots.preprocessed / plans["dataset_name"]
     cases = sorted({*settings.fold.train_cases, *settings.fold.val_cases})
-    one_error([fault for case in cases if (fault := stored_case_fault(preprocessed, plans, configuration, case))])
+    checked = tqdm(cases, desc="Checking preprocessed cases", unit="case", leave=False, disable=None)
+    one_error([fault for case in checked if (fault := stored_case_fault(preprocessed, plans, configuration, case))])
     _claim_folder(folder, plans, configuration, settings)
     logger.info("Training fold %s of %s (%s): %s", number, plans["dataset_name"], configuration, folder)
     own = copy.deepcopy(plans)

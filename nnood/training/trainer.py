@@ -102,6 +102,10 @@ class NnoodTrainer(nnUNetTrainer):
         """nnU-Net's deep supervision around a loss on soft labels."""
         wrapper = super()._build_loss()
         wrapper.loss = SoftBinaryCrossEntropy()
+        if len(wrapper.weight_factors) == 1:
+            wrapper.weight_factors = (
+                1.0,
+            )  # nnU-Net gives the coarsest output no weight, even where it is the only one
         return wrapper
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
