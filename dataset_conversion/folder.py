@@ -8,8 +8,7 @@ import numpy as np
 from dataset_conversion.cases import Source, write_cases
 from dataset_conversion.common import disagreements, finish_dataset, open_dataset, report, usual_channels, write_labels
 from dataset_conversion.labels import find_labels, mask_source
-from dataset_conversion.naming import group_by_case, has_channel_numbers, image_files
-from nnood.datasets import Cases
+from nnood.case_files import Cases, group_by_case, has_channel_numbers, image_files
 from nnood.errors import UserError, one_error
 from nnood.geometry import Geometry
 from nnood.image_readers import MEDICAL_ENDINGS

@@ -1,14 +1,14 @@
 """The labels of test cases: a folder of masks, or a table of sample labels."""
 
-import csv
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dataset_conversion.cases import ENDING, Source
-from dataset_conversion.naming import group_by_case, image_files
+from nnood.case_files import group_by_case, image_files
 from nnood.errors import UserError
+from nnood.evaluation.folders import read_sample_labels
 from nnood.geometry import Geometry
 from nnood.images import image_ending, read_channels, read_image
 
@@ -38,22 +38,10 @@ def find_labels(labels: Path | None, tests: set[str]) -> tuple[dict[str, Path], 
 
 
 def _read_labels(table: Path, tests: set[str]) -> tuple[dict[str, int], list[str]]:
-    """Read a CSV file of `case,label`."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{table} cannot be read ({error}); expected a CSV file of case,label.") from error
-    if not rows or rows[0] != ["case", "label"]:
-        raise UserError(f"{table} begins with {','.join(rows[0]) if rows else 'nothing'}; expected case,label.")
-    labels: dict[str, int] = {}
-    faults = []
-    for row in rows[1:]:
-        if len(row) != 2 or row[1] not in ("0", "1") or row[0] not in tests or row[0] in labels:
-            faults.append(f"{table}: {','.join(row)!r} is wrong; expected one line per test case, with label 0 or 1.")
-        else:
-            labels[row[0]] = int(row[1])
-    if not faults and (missing := sorted(tests - set(labels))):
+    """Read a CSV file of `case,label`, which must name every test case and no other."""
+    labels = {case: int(label) for case, label in read_sample_labels(table).items()}
+    faults = [f"{table}: {case!r} is no test case; correct or remove its line." for case in labels if case not in tests]
+    if missing := sorted(tests - set(labels)):
         faults.append(f"{table} lacks {len(missing)} test case(s), such as {missing[0]}; add them.")
     return labels, faults
 

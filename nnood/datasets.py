@@ -1,23 +1,19 @@
 """Raw data sets: `DatasetXXX_Name` folders in the layout of an nnU-Net user, with normal cases only."""
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnood.case_files import Cases, list_cases
 from nnood.errors import UserError, one_error
 from nnood.image_readers import ENDINGS
-from nnood.images import image_ending
 from nnood.paths import Roots
 from nnood.safety import read_json
 
 FOREGROUND_METHODS = ("auto", "whole", "nonzero", "otsu", "masks")
 LABELS = {"background": 0, "foreground": 1}
-CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 DATASET_NAME = re.compile(r"^Dataset(?P<number>\d{3,})_(?P<name>\w[\w.-]*)$")
-
-Cases = dict[str, list[Path]]
 
 
 @dataclass(frozen=True)
@@ -137,60 +133,6 @@ def find_dataset_name(dataset: str, roots: Roots) -> str:
         f"there are {', '.join(names)}" if names else f"there is none under {roots.raw}, make one with nnood_convert"
     )
     raise UserError(f"There is no data set {dataset!r}; {known}.")
-
-
-def list_cases(folder: Path, channels: int, *, file_ending: str | None = None) -> Cases:
-    """Find the cases in a folder of images.
-
-    Names are nnU-Net's (`CASE_0000.nii.gz`, one file per channel) or plain (`CASE.nii.gz`, one file with all channels).
-
-    Args:
-        folder: The folder; hidden files and sub-folders are left out.
-        channels: Channels per case.
-        file_ending: Only these files, or None for every known image format.
-
-    Returns:
-        Case name to files in the order of the channels, sorted by name.
-
-    Raises:
-        UserError: If the folder does not exist, holds no image, or a case lacks a channel; all such cases are listed.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the folder that holds the images.")
-    endings = (file_ending.lower(),) if file_ending else ENDINGS
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    files = [path for path in files if path.name.lower().endswith(endings)]
-    if not files:
-        expected = file_ending or "NIfTI, NRRD, MHA, PNG, JPEG, TIFF or numpy files"
-        raise UserError(f"{folder} holds no images; expected {expected}.")
-    stems = {path: path.name[: -len(image_ending(path) or file_ending or "")] for path in files}
-    matched = {path: CHANNEL_SUFFIX.match(stem) for path, stem in stems.items()}
-    # With one channel, `scan_2021.nii.gz` is a plain name unless every file carries channel number 0.
-    if channels == 1 and not all(match and match["channel"] == "0000" for match in matched.values()):
-        matched = dict.fromkeys(files)
-    cases: dict[str, dict[int, Path]] = defaultdict(dict)
-    faults = []
-    for path in files:
-        match = matched[path]
-        case, channel = (match["case"], int(match["channel"])) if match else (stems[path], 0)
-        if channel in cases[case]:
-            faults.append(
-                f"{path} and {cases[case][channel].name} are the same channel of one case; remove one of them."
-            )
-        cases[case][channel] = path
-    faults += _missing_channels(folder, cases, channels, named=any(matched.values()))
-    one_error(faults)
-    return {case: [cases[case][channel] for channel in sorted(cases[case])] for case in sorted(cases)}
-
-
-def _missing_channels(folder: Path, cases: dict[str, dict[int, Path]], channels: int, *, named: bool) -> list[str]:
-    """One sentence per case whose channels are not 0 .. channels - 1; a single file may hold all channels."""
-    faults = []
-    for case, files in cases.items():
-        if sorted(files) != list(range(channels)) and not (sorted(files) == [0] and (not named or channels == 3)):
-            found = ", ".join(f"_{channel:04d}" for channel in sorted(files))
-            faults.append(f"{folder}: case {case} has the channels {found}; expected {channels}, from _0000 on.")
-    return faults
 
 
 def load_dataset(name: str, roots: Roots) -> Dataset:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from nnood.datasets import list_cases
+from nnood.case_files import list_cases
 from nnood.evaluation.evaluate import Evaluation, evaluate
 from nnood.images import read_image
 from nnood.inference.predict import find_model, predict, predict_baseline

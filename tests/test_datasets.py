@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nnood.datasets import Overrides, find_dataset_name, list_cases, load_dataset
+from nnood.case_files import list_cases
+from nnood.datasets import Overrides, find_dataset_name, load_dataset
 from nnood.errors import UserError
 from nnood.paths import Roots
 
@@ -60,6 +61,11 @@ def test_one_file_may_hold_all_three_colours(tmp_path: Path) -> None:
     assert _names(list_cases(_touch(tmp_path, "a.png"), 3)) == {"a": ["a.png"]}
 
 
+def test_pictures_may_end_in_a_number(tmp_path: Path) -> None:
+    folder = _touch(tmp_path, "img_2021.png", "img_2022.png")
+    assert _names(list_cases(folder, 3)) == {"img_2021": ["img_2021.png"], "img_2022": ["img_2022.png"]}
+
+
 def test_only_the_wanted_ending(tmp_path: Path) -> None:
     folder = _touch(tmp_path, "a_0000.nii.gz", "b_0000.png", "notes.txt")
     assert list(list_cases(folder, 1, file_ending=".nii.gz")) == ["a"]
@@ -69,14 +75,14 @@ def test_all_incomplete_cases_are_listed(tmp_path: Path) -> None:
     folder = _touch(tmp_path, "a_0000.nii.gz", "b_0001.nii.gz", "c_0000.nii.gz", "c_0001.nii.gz")
     with pytest.raises(UserError) as error:
         list_cases(folder, 2)
-    assert "case a has the channels _0000; expected 2" in str(error.value)
-    assert "case b has the channels _0001; expected 2" in str(error.value)
+    assert "case a has _0000; expected 2 channels" in str(error.value)
+    assert "case b has _0001; expected 2 channels" in str(error.value)
     assert "case c" not in str(error.value)
 
 
 def test_same_case_twice(tmp_path: Path) -> None:
     folder = _touch(tmp_path, "a.nii.gz", "a.png")
-    with pytest.raises(UserError, match=r"a\.png and a\.nii\.gz are the same channel"):
+    with pytest.raises(UserError, match=r"a\.png and a\.nii\.gz have the same name"):
         list_cases(folder, 1)
 
 

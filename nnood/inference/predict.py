@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nnood.datasets import DATASET_NAME, Cases, find_dataset_name, list_cases
+from nnood.case_files import Cases, list_cases
+from nnood.datasets import DATASET_NAME, find_dataset_name
 from nnood.errors import UserError, one_error
 from nnood.evaluation.baselines import IntensityBaseline
 from nnood.geometry import Geometry

@@ -186,11 +186,11 @@ def test_sample_labels(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("y,1\n", "begins with y,1; expected case,label"),
-        ("", "begins with nothing"),
-        ("case,label\nx,2\n", "'x,2' is wrong"),
-        ("case,label\nz,1\n", "'z,1' is wrong"),
-        ("case,label\nx,1\nx,1\n", "'x,1' is wrong"),
+        ("y,1\n", "Expected the header case,label, but got 'y,1'"),
+        ("", "Expected the header case,label, but got 'nothing'"),
+        ("case,label\nx,2\n", "Expected a case and 0 or 1, but got 'x,2'"),
+        ("case,label\nz,1\n", "'z' is no test case"),
+        ("case,label\nx,1\nx,1\n", "The case x was listed before"),
         ("case,label\nx,1\n", r"lacks 1 test case\(s\), such as y"),
     ],
 )
@@ -227,7 +227,7 @@ def test_names_that_do_not_fit(source: Path) -> None:
 
 def test_missing_channels_and_mixed_names(source: Path) -> None:
     _write(source, "a_0000.nii", "a_0001.nii", "b_0001.nii")
-    with pytest.raises(UserError, match="b_0000 is missing"):
+    with pytest.raises(UserError, match="case b has _0001"):
         _convert(source)
     _write(source, "b_0000.nii", "c.nii")
     with pytest.raises(UserError, match=r"a_0000\.nii ends in a channel number but c\.nii does not"):
