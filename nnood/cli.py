@@ -163,7 +163,8 @@ def plan_and_preprocess() -> None:
             base_features=arguments.base_features,
             overwrite=arguments.overwrite,
         )
-        print(f"{describe_plans(folder)}\nWrote {folder}\nNext: nnood_train {arguments.dataset} 0")
+        named = f" -c {arguments.configurations[0]}" if arguments.configurations else ""
+        print(f"{describe_plans(folder)}\nWrote {folder}\nNext: nnood_train {arguments.dataset} 0{named}")
 
     _execute(parser, run)
 
