@@ -81,6 +81,10 @@ def _stop(parser: argparse.ArgumentParser, text: str, status: int, *, debug: boo
     sys.exit(status)
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -182,6 +186,7 @@ def train() -> None:
     )
     parser.add_argument("-c", dest="configuration", help="the plan's default if left out")
     parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe")
+    parser.add_argument("-t", dest="tasks", type=_names, default=[], metavar="TASK,...", help="instead of the recipe's")
     parser.add_argument("--epochs", type=_positive, help="in the place of the recipe's")
     parser.add_argument("--iterations", type=_positive, help="per epoch, in the place of the recipe's")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="go on with an interrupted run")
@@ -199,6 +204,7 @@ def train() -> None:
             roots,
             configuration=arguments.configuration,
             recipe=arguments.recipe,
+            tasks=arguments.tasks,
             epochs=arguments.epochs,
             iterations=arguments.iterations,
             go_on=arguments.go_on,

@@ -330,6 +330,10 @@ def test_unknown_recipe(run, user):
     run("predict", "-i", images, "-o", "never", "-r", "soup", "-c", "3d_fullres", "-d", "101").names("soup")
 
 
+def test_unknown_task(run, user):
+    run("train", "101", "0", "-t", "fpi,soup").names("'soup'", "smooth_intensity")
+
+
 def test_unknown_device(run, user):
     images = user / "nnood_data/raw" / DATASET / "imagesTs"
     for device in ("tpu9000", "cuda:99", "meta"):

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 from nnood.tasks.blending import Interpolate, paste
 from nnood.tasks.labels import FlippedGaussian
+from nnood.tasks.poisson import Poisson
 from nnood.tasks.shapes import cuboid, ellipsoid
 from nnood.tasks.task import ComposedTask, Mixture, TaskSettings
-from nnood.tasks.textures import SmoothOffset, foreign_patch
+from nnood.tasks.textures import SmoothOffset, foreign_patch, image_mean, own_patch
 
 
 def fpi(settings: TaskSettings) -> ComposedTask:
@@ -38,9 +39,84 @@ def smooth_intensity(settings: TaskSettings) -> ComposedTask:
     )
 
 
+def cutpaste(settings: TaskSettings) -> ComposedTask:
+    """A patch of the image, pasted elsewhere in it.
+
+    Source: Li, Sohn, Yoon, Pfister 2021, "CutPaste: self-supervised learning for anomaly detection and localization".
+    """
+    return ComposedTask(
+        shapes=(cuboid,),
+        texture=own_patch,
+        blend=paste,
+        label=FlippedGaussian(settings.label_sigma),
+        settings=settings,
+    )
+
+
+def cutout(settings: TaskSettings) -> ComposedTask:
+    """A patch replaced by the image's mean.
+
+    Source: DeVries, Taylor 2017, "Improved regularization of convolutional neural networks with cutout".
+    """
+    return ComposedTask(
+        shapes=(cuboid,),
+        texture=image_mean,
+        blend=paste,
+        label=FlippedGaussian(settings.label_sigma),
+        settings=settings,
+    )
+
+
+def pii(settings: TaskSettings) -> ComposedTask:
+    """Poisson image interpolation: a foreign patch whose gradients are interpolated, so that no edge betrays it.
+
+    Source: Tan, Hou, Day, Simpson, Rueckert, Kainz 2021, "Detecting outliers with Poisson image interpolation".
+    """
+    return ComposedTask(
+        shapes=(cuboid,),
+        texture=foreign_patch,
+        blend=Poisson(factor=(0.05, 0.95)),
+        label=FlippedGaussian(settings.label_sigma),
+        settings=settings,
+    )
+
+
+def poisson_inter(settings: TaskSettings) -> ComposedTask:
+    """A patch of another case, Poisson-blended with mixed gradients.
+
+    Source: Baugh et al. 2023, "Many tasks make light work".
+    """
+    return ComposedTask(
+        shapes=(ellipsoid, cuboid),
+        texture=foreign_patch,
+        blend=Poisson(mixed=True),
+        label=FlippedGaussian(settings.label_sigma),
+        settings=settings,
+    )
+
+
+def poisson_intra(settings: TaskSettings) -> ComposedTask:
+    """A patch of the same image from elsewhere, Poisson-blended with mixed gradients.
+
+    Source: Baugh et al. 2023, "Many tasks make light work".
+    """
+    return ComposedTask(
+        shapes=(ellipsoid, cuboid),
+        texture=own_patch,
+        blend=Poisson(mixed=True),
+        label=FlippedGaussian(settings.label_sigma),
+        settings=settings,
+    )
+
+
 TASKS: dict[str, Callable[[TaskSettings], ComposedTask]] = {
     "fpi": fpi,
     "smooth_intensity": smooth_intensity,
+    "cutpaste": cutpaste,
+    "cutout": cutout,
+    "pii": pii,
+    "poisson_inter": poisson_inter,
+    "poisson_intra": poisson_intra,
 }
 
 

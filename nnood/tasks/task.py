@@ -103,7 +103,7 @@ class ComposedTask:
             if placement is None:
                 continue
             before = result.image[target][(slice(None), *placement.box)]
-            new = self.texture(Region(before, placement, target, scale), donors, generator)
+            new = self.texture(Region(result.image[target], before, placement, target, scale), donors, generator)
             if new is None:
                 continue
             after, weight = self.blend(before, new, placement.depth, generator)

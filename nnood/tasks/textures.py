@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nnood.tasks.donors import Donors
-from nnood.tasks.draws import uniform
+from nnood.tasks.draws import integer, uniform
 from nnood.tasks.shapes import Placement
 
 
@@ -15,12 +15,14 @@ class Region:
     """The part of one image that a texture may replace.
 
     Attributes:
+        image: The whole image, (C, *S).
         values: The image's values in the box, (C, *box).
         placement: Box and depth map.
         target: Index of the image in the batch, by which donors know whom to leave out.
         scale: Per channel, the typical difference of two foreground voxels in normalised intensity, (C,).
     """
 
+    image: torch.Tensor
     values: torch.Tensor
     placement: Placement
     target: int
@@ -33,6 +35,25 @@ Texture = Callable[[Region, Donors, torch.Generator], torch.Tensor | None]
 def foreign_patch(region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor | None:
     """The same region of another case (Tan et al. 2020, FPI); None without a donor."""
     return donors.patch(region.target, region.placement.box, generator)
+
+
+def own_patch(region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor:
+    """A region of the same image, from a random other place (Li et al. 2021, CutPaste).
+
+    Where the draw gives the very same place, as it must when the box fills the image, the region is mirrored.
+    """
+    sizes = region.values.shape[1:]
+    starts = [integer(generator, 0, n - size + 1) for n, size in zip(region.image.shape[1:], sizes, strict=True)]
+    box = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+    patch = region.image[(slice(None), *box)].clone()
+    longest = max(range(len(sizes)), key=lambda axis: sizes[axis]) + 1
+    return patch.flip(longest) if box == region.placement.box else patch
+
+
+def image_mean(region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor:
+    """The mean of the image per channel: nothing to be seen (DeVries and Taylor 2017, Cutout)."""
+    means = region.image.float().flatten(1).mean(dim=1).to(region.values.dtype)
+    return means.reshape(-1, *[1] * (region.values.ndim - 1)).expand_as(region.values)
 
 
 @dataclass(frozen=True)

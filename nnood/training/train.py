@@ -18,6 +18,7 @@ from nnood.paths import Roots, set_roots
 from nnood.plan import PLANS_NAME, NnoodPlan
 from nnood.planning.preprocessor import stored_case_fault
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
+from nnood.tasks import TASKS
 from nnood.training.checkpoints import BEST, FINAL, LATEST
 from nnood.training.cross_validation import fold_for_all, load_folds
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
@@ -51,6 +52,7 @@ def train(
     *,
     configuration: str | None = None,
     recipe: str = DEFAULT_RECIPE,
+    tasks: Sequence[str] = (),
     epochs: int | None = None,
     iterations: int | None = None,
     go_on: bool = False,
@@ -65,6 +67,7 @@ def train(
         roots: The three root folders.
         configuration: The plan's default if None.
         recipe: Name of a recipe.
+        tasks: In the place of the recipe's, in equal shares; the name of the members' folder says so.
         epochs: In the place of the recipe's.
         iterations: Per epoch, in the place of the recipe's.
         go_on: Resume an unfinished run where it stopped.
@@ -88,7 +91,7 @@ def train(
             f"{name} has no preprocessed configuration {configuration!r}; there are {', '.join(plan.configurations)}. "
             f"Make it with nnood_plan_and_preprocess -d {name} -c {configuration} if it is planned."
         )
-    chosen = _with_lengths(get_recipe(recipe), epochs, iterations)
+    chosen = _with_lengths(_with_tasks(get_recipe(recipe), tasks), epochs, iterations)
     cases = read_json(roots.preprocessed / name / "case_list.json")
     known = load_folds(roots.preprocessed / name, chosen, cases)
     numbers = _fold_numbers(folds, len(known))
@@ -104,6 +107,16 @@ def train(
             continue
         _train_fold(plans, configuration, number, settings, folder, roots, go_on=go_on or skip_finished, device=device)
     return trained
+
+
+def _with_tasks(recipe: Recipe, tasks: Sequence[str]) -> Recipe:
+    """The recipe with other tasks, under a name of its own; the recipe itself if none are given."""
+    if not tasks:
+        return recipe
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown:
+        raise UserError(f"There is no task {unknown[0]!r}; known are {', '.join(TASKS)}.")
+    return dataclasses.replace(recipe, name=f"{recipe.name}-{'+'.join(tasks)}", tasks=dict.fromkeys(tasks, 1.0))
 
 
 def _with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None) -> Recipe:

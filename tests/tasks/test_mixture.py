@@ -80,5 +80,5 @@ def test_senseless_weights_are_refused(weights):
 
 
 def test_unknown_task_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"'cutpaste'.*fpi.*smooth_intensity"):
-        build_task("cutpaste", SETTINGS)
+    with pytest.raises(ValueError, match=r"'no_such_task'.*fpi.*smooth_intensity"):
+        build_task("no_such_task", SETTINGS)

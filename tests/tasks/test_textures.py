@@ -11,7 +11,7 @@ from nnood.tasks.textures import Region, SmoothOffset
 def region() -> Region:
     depth = torch.linspace(-0.5, 1, 31)[None]
     values = torch.randn(2, 1, 31, generator=torch.Generator().manual_seed(0))
-    return Region(values, Placement((slice(0, 1), slice(0, 31)), depth), 0, torch.tensor([0.5, 4.0]))
+    return Region(values, values, Placement((slice(0, 1), slice(0, 31)), depth), 0, torch.tensor([0.5, 4.0]))
 
 
 @pytest.mark.parametrize("plateau", [0.2, 1.0])
