@@ -100,7 +100,7 @@ def train(
     for number in numbers:
         fold = fold_for_all(chosen, cases) if number == "all" else known[int(number)]
         settings = TrainingSettings(chosen, fold, seed)
-        folder = member_folder(roots, name, recipe, configuration) / f"fold_{number}"
+        folder = member_folder(roots, name, chosen.name, configuration) / f"fold_{number}"
         trained.append(folder)
         if skip_finished and (folder / FINAL).exists():
             logger.info("Fold %s is finished: %s", number, folder)
