@@ -39,7 +39,8 @@ def image_files(folder: Path, file_ending: str | None = None) -> list[Path]:
     return files
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """A file's name without its image ending."""
     return path.name[: -len(image_ending(path) or "")]
 
 
@@ -51,7 +52,7 @@ def has_channel_numbers(files: list[Path]) -> bool:
     Raises:
         UserError: If only some names end in a channel number.
     """
-    matches = {path: CHANNEL_SUFFIX.match(_stem(path)) for path in files}
+    matches = {path: CHANNEL_SUFFIX.match(stem(path)) for path in files}
     first = next((path for path, match in matches.items() if match and match["channel"] == "0000"), None)
     plain = next((path for path, match in matches.items() if not match), None)
     if first and plain:
@@ -75,8 +76,8 @@ def group_by_case(files: list[Path], numbered: bool, channels: int | None = None
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)
     faults = []
     for path in files:
-        match = CHANNEL_SUFFIX.match(_stem(path)) if numbered else None
-        case, channel = (match["case"], int(match["channel"])) if match else (_stem(path), 0)
+        match = CHANNEL_SUFFIX.match(stem(path)) if numbered else None
+        case, channel = (match["case"], int(match["channel"])) if match else (stem(path), 0)
         if other := grouped[case].get(channel):
             faults.append(f"{path} and {other.name} have the same name but for the ending; rename or remove one.")
         grouped[case][channel] = path
@@ -108,7 +109,7 @@ def list_cases(folder: Path, channels: int, *, file_ending: str | None = None) -
         UserError: If the folder does not exist, holds no image, or a case lacks a channel; all such cases are listed.
     """
     files = image_files(folder, file_ending)
-    matches = [CHANNEL_SUFFIX.match(_stem(path)) for path in files]
+    matches = [CHANNEL_SUFFIX.match(stem(path)) for path in files]
     first = [match is not None and match["channel"] == "0000" for match in matches]
     cases, faults = group_by_case(files, all(first) if channels == 1 else any(first), channels)
     one_error(faults)

@@ -20,7 +20,7 @@ from nnood.errors import UserError
 from nnood.file_checks import check_file
 from nnood.geometry import Geometry
 from nnood.image_readers import ENDINGS, READERS
-from nnood.safety import atomic_path
+from nnood.safety import atomic_path, incomplete_write
 
 ADVICE = "replace the file by an intact copy"
 # What SimpleITK, Pillow, tifffile and numpy raise when they meet a damaged file.
@@ -170,4 +170,4 @@ def write_image(array: np.ndarray, geometry: Geometry, path: Path) -> None:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             check_file(temporary, image_ending(path) or path.suffix)
         except (RuntimeError, UserError) as error:
-            raise OSError(f"{path} could not be written completely; is the disk full?") from error
+            raise incomplete_write(path) from error

@@ -7,6 +7,8 @@ from nnood.errors import UserError
 
 SCHEMA_VERSION = 1
 PLANS_NAME = "nnoodPlans"
+PLANS_FILE = f"{PLANS_NAME}.json"
+CASE_LIST_FILE = "case_list.json"
 
 
 @dataclass(frozen=True)

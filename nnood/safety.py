@@ -34,6 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
+    temporary.unlink(missing_ok=True)  # of a killed process whose number came round again
     try:
         yield temporary
         flush(temporary)
@@ -45,6 +46,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def incomplete_write(path: Path) -> OSError:
+    """What to raise when a library reports a failed write in words of its own."""
+    return OSError(f"{path} could not be written completely; is the disk full?")
 
 
 def flush(path: Path) -> None:

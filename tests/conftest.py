@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.phantoms import write_demo_dataset
@@ -15,8 +16,17 @@ NAME = "Dataset999_Phantoms"
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def roots_in(folder: Path) -> Roots:
-    return Roots(folder / "raw", folder / "preprocessed", folder / "results")
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Test processes run side by side: more threads than one each would only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> dict[str, str]:
+    """The environment for a command: none of nnood's or nnU-Net's own variables, one thread."""
+    own = (*VARIABLES.values(), *NNUNET_VARIABLES.values())
+    return {key: value for key, value in os.environ.items() if key not in own} | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +45,7 @@ def _restore_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Roots:
     """Six tiny phantoms, planned and preprocessed for the default configuration; not to be changed."""
-    roots = roots_in(tmp_path_factory.mktemp("planned"))
+    roots = Roots.under(tmp_path_factory.mktemp("planned"))
     write_demo_dataset(roots.raw / NAME, num_train=6, num_test=0, shape=(20, 24, 20))
     with pytest.MonkeyPatch.context() as environment:
         for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
@@ -49,7 +59,7 @@ def planned(planned_once: Roots, tmp_path: Path) -> Roots:
     """A copy of `planned_once` to change at will; times of modification are kept."""
     folder = tmp_path / "planned"
     shutil.copytree(planned_once.raw.parent, folder)
-    return roots_in(folder)
+    return Roots.under(folder)
 
 
 @pytest.fixture

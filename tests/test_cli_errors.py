@@ -58,20 +58,11 @@ class Outcome(NamedTuple):
             assert part in self.err.splitlines()[-1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
     """A data set with fold 0 trained, half-way only, and one that was never planned; the current folder of a user."""
     folder = tmp_path_factory.mktemp("user")
-    base = folder / "nnood_data"
-    roots = Roots(base / "raw", base / "preprocessed", base / "results")
+    roots = Roots.under(folder / "nnood_data")
     for name in (DATASET, UNTRAINED):
         write_demo_dataset(roots.raw / name, num_train=5, num_test=2, shape=SHAPE)
     with pytest.MonkeyPatch.context() as patch:
@@ -404,8 +395,7 @@ def full_disk(monkeypatch):
     """Returns a switch: from then on no file reaches the disk."""
 
     def fill():
-        for module in ("nnood.safety", "nnood.planning.storage"):
-            monkeypatch.setattr(f"{module}.flush", without_space)
+        monkeypatch.setattr("nnood.safety.flush", without_space)
 
     return fill
 

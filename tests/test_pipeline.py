@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from dataset_conversion.folder import convert_folder
 from nnood.evaluation.evaluate import evaluate
 from nnood.inference.predict import find_model, predict
 from nnood.inference.predictor import ScorePredictor
-from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
+from nnood.paths import Roots
 from nnood.phantoms import make_phantom
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.training.train import train
@@ -78,16 +77,11 @@ def write_images(folder, kind):
         kind.write(image, folder / "new" / f"{name}{kind.ending}")
 
 
-def clean_environment():
-    own = (*VARIABLES.values(), *NNUNET_VARIABLES.values())
-    return {key: value for key, value in os.environ.items() if key not in own} | {"OMP_NUM_THREADS": "1"}
-
-
-def call(folder, command, *arguments):
+def call(folder, environment, command, *arguments):
     done = subprocess.run(
         [Path(sys.executable).parent / f"nnood_{command}", *arguments],
         cwd=folder,
-        env=clean_environment(),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -97,22 +91,13 @@ def call(folder, command, *arguments):
     return done
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module", params=KINDS)
-def user(request, tmp_path_factory):
+def user(request, tmp_path_factory, clean_environment):
     """A user's folder after the five commands of the main job: what they said and what they left."""
     folder = tmp_path_factory.mktemp(f"user_{request.param}")
     kind = KINDS[request.param]
     write_images(folder, kind)
-    data = folder / "nnood_data"
-    roots = Roots(data / "raw", data / "preprocessed", data / "results")
+    roots = Roots.under(folder / "nnood_data")
     raw = roots.raw / "Dataset101_Tiny"
     commands = {
         "convert": ["folder", "-i", "normal", "-d", "101", "-n", "Tiny", "--test", "new", "--labels", "masks"],
@@ -123,9 +108,11 @@ def user(request, tmp_path_factory):
     }
     for command in ("convert", "plan_and_preprocess"):
         commands[command] += ["-np", "1"]
-    said = {command: call(folder, command, *arguments) for command, arguments in commands.items()}
+    said = {command: call(folder, clean_environment, command, *arguments) for command, arguments in commands.items()}
     member = roots.results / raw.name / f"NnoodTrainer__nnood__{kind.configuration}"
-    return SimpleNamespace(folder=folder, kind=kind, data=data, roots=roots, raw=raw, member=member, said=said)
+    return SimpleNamespace(
+        folder=folder, kind=kind, data=folder / "nnood_data", roots=roots, raw=raw, member=member, said=said
+    )
 
 
 def model_of(user):

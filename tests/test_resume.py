@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -76,24 +75,6 @@ print(json.dumps(deaths))
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def clean_environment():
-    own = (*VARIABLES.values(), *NNUNET_VARIABLES.values())
-    return {key: value for key, value in os.environ.items() if key not in own} | {"OMP_NUM_THREADS": "1"}
-
-
-def roots_in(folder):
-    base = folder / "nnood_data"
-    return Roots(base / "raw", base / "preprocessed", base / "results")
-
-
 def train_fold(roots, **options):
     return train("999", ["0"], roots, **{"epochs": EPOCHS, "iterations": ITERATIONS, **options})[0]
 
@@ -147,7 +128,7 @@ def raw(tmp_path_factory):
 def smooth(raw, tmp_path_factory):
     """What uninterrupted runs make."""
     folder = tmp_path_factory.mktemp("smooth")
-    roots = roots_in(folder)
+    roots = Roots.under(folder / "nnood_data")
     shutil.copytree(raw, roots.raw / DATASET)
     with pytest.MonkeyPatch.context() as patch:
         for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
@@ -159,10 +140,10 @@ def smooth(raw, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stormy(raw, tmp_path_factory):
+def stormy(raw, tmp_path_factory, clean_environment):
     """What the same commands make when each is killed again and again while it writes."""
     folder = tmp_path_factory.mktemp("stormy")
-    roots = roots_in(folder)
+    roots = Roots.under(folder / "nnood_data")
     shutil.copytree(raw, roots.raw / DATASET)
     images = str(roots.raw / DATASET / "imagesTs")
     jobs = {
@@ -174,7 +155,7 @@ def stormy(raw, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-c", STORM, json.dumps(jobs)],
         cwd=folder,
-        env=clean_environment(),
+        env=clean_environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -190,7 +171,7 @@ def stormy(raw, tmp_path_factory):
 def copy(smooth, tmp_path):
     """A copy of the finished run, to damage at will."""
     shutil.copytree(smooth.roots.raw.parent, tmp_path / "nnood_data")
-    return roots_in(tmp_path)
+    return Roots.under(tmp_path / "nnood_data")
 
 
 # ---- killed again and again ---------------------------------------------------------------------------------------
@@ -252,11 +233,11 @@ def test_prediction_survives_kills_and_finishes_every_case_once(smooth, stormy):
     assert not leftovers(stormy.folder / "scores")
 
 
-def test_a_training_killed_from_outside_goes_on_where_it_was(smooth, copy, caplog):
+def test_a_training_killed_from_outside_goes_on_where_it_was(smooth, copy, caplog, clean_environment):
     shutil.rmtree(copy.results)
     fold, command = copy.results / FOLD, Path(sys.executable).parent / "nnood_train"
     process = subprocess.Popen(
-        [command, *TRAINING], cwd=copy.raw.parents[1], env=clean_environment(), stdout=subprocess.DEVNULL
+        [command, *TRAINING], cwd=copy.raw.parents[1], env=clean_environment, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not (fold / LATEST).exists() and time.monotonic() < deadline and process.poll() is None:

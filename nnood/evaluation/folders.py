@@ -2,10 +2,10 @@
 
 import csv
 import math
-import re
 from collections.abc import Collection
 from pathlib import Path
 
+from nnood.case_files import CHANNEL_SUFFIX, stem
 from nnood.errors import UserError, one_error
 from nnood.image_readers import ENDINGS
 from nnood.images import image_ending
@@ -13,7 +13,6 @@ from nnood.images import image_ending
 MAP_ENDING = ".nii.gz"
 SCORE_ENDING = ".nii.gz.txt"
 NOTE_ENDINGS = (".json", ".txt", ".csv", ".md")
-CHANNEL = re.compile(r"(?<=.)_\d{4}$")
 
 
 def read_sample_scores(folder: Path) -> dict[str, float]:
@@ -111,12 +110,12 @@ def find_images(folder: Path, predicted: Collection[str]) -> dict[str, Path]:
     """Find one image of each case; none if there is no such folder."""
     images: dict[str, Path] = {}
     for path in _visible_files(folder) if folder.is_dir() else []:
-        ending = image_ending(path)
-        if ending is None:
+        if image_ending(path) is None:
             continue
-        plain = path.name[: -len(ending)]
+        plain = stem(path)
         # A plain name may end as a channel does, as scan_2021 does; the prediction then bears the whole name.
-        images.setdefault(plain if plain in predicted else CHANNEL.sub("", plain), path)
+        match = CHANNEL_SUFFIX.match(plain)
+        images.setdefault(match["case"] if match and plain not in predicted else plain, path)
     return images
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from nnood.datasets import Dataset
 from nnood.images import read_case, read_image
+from nnood.planning.storage import foreground_file
 from nnood.safety import atomic_path
 
 COLUMNS = 6
@@ -34,7 +35,7 @@ def draw_foreground(dataset: Dataset, folder: Path, method: str, reason: str) ->
         axis.axis("off")
     for axis, case in zip(axes, chosen, strict=False):
         image, _ = read_case(dataset.training[case], dataset.channels)
-        mask = read_image(folder / "foreground" / f"{case}.nii.gz")[0].reshape(image.shape[1:])
+        mask = read_image(foreground_file(folder, case))[0].reshape(image.shape[1:])
         middle = image.shape[1] // 2
         low, high = np.percentile(image[0, middle], (1, 99))
         origin = "lower" if image.shape[1] > 1 else "upper"

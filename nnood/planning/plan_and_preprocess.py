@@ -11,11 +11,12 @@ import numpy as np
 from nnood.datasets import Dataset, find_dataset_name, load_dataset
 from nnood.errors import UserError
 from nnood.paths import Roots, set_roots
-from nnood.plan import PLANS_NAME, ConfigurationPlan, NnoodPlan
+from nnood.plan import CASE_LIST_FILE, PLANS_FILE, ConfigurationPlan, NnoodPlan
 from nnood.planning.contact_sheet import draw_foreground
 from nnood.planning.planner import default_configuration, plan_configurations
 from nnood.planning.preprocessor import preprocess
-from nnood.planning.survey import FOREGROUND_FOLDER, SURVEY_FOLDER, extract_fingerprint, survey
+from nnood.planning.storage import FOREGROUND_FOLDER
+from nnood.planning.survey import SURVEY_FOLDER, extract_fingerprint, survey
 from nnood.safety import read_json, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,8 @@ def plan_and_preprocess(
     measured = {name: preprocess(raw, folder, plans, name, processes=processes) for name in chosen}
     measured = {**_earlier(folder, plans), **measured}
     plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason).to_dict()
-    write_json(folder / "case_list.json", list(raw.training))
-    write_json(folder / f"{PLANS_NAME}.json", plans)
+    write_json(folder / CASE_LIST_FILE, list(raw.training))
+    write_json(folder / PLANS_FILE, plans)
     return folder
 
 
@@ -89,7 +90,7 @@ def describe_plans(folder: Path) -> str:
     Args:
         folder: The preprocessed data set.
     """
-    plans = read_json(folder / f"{PLANS_NAME}.json")
+    plans = read_json(folder / PLANS_FILE)
     plan = NnoodPlan.from_dict(plans["nnood"])
     lines = [f"Foreground: {plan.foreground_method} ({plan.foreground_reason})"]
     for name, values in plans["configurations"].items():
@@ -108,7 +109,7 @@ def describe_plans(folder: Path) -> str:
 
 def _earlier(folder: Path, plans: dict[str, Any]) -> dict[str, ConfigurationPlan]:
     """What an earlier call measured on configurations that are still planned the same way."""
-    file = folder / f"{PLANS_NAME}.json"
+    file = folder / PLANS_FILE
     if not file.exists():
         return {}
     before = read_json(file)

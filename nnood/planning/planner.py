@@ -17,6 +17,7 @@ from nnood.datasets import Dataset
 from nnood.errors import UserError
 from nnood.paths import NNUNET_VARIABLES
 from nnood.plan import PLANS_NAME
+from nnood.planning.storage import foreground_file
 from nnood.safety import plain, write_json
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
@@ -45,11 +46,11 @@ class OneChannelPlanner(ExperimentPlanner):
 
 
 @contextlib.contextmanager
-def _staged(dataset: Dataset, foreground: Path) -> Iterator[None]:
+def _staged(dataset: Dataset, folder: Path) -> Iterator[None]:
     """Let nnU-Net's planner find the raw data set with the foreground in the place of the segmentation."""
     content = dataset.nnunet_json()
     content["dataset"] = {
-        case: {"images": [str(path) for path in files], "label": str(foreground / f"{case}.nii.gz")}
+        case: {"images": [str(path) for path in files], "label": str(foreground_file(folder, case))}
         for case, files in dataset.training.items()
     }
     variable = NNUNET_VARIABLES["raw"]
@@ -83,7 +84,7 @@ def plan_configurations(
     Raises:
         UserError: If the images are too small for any network.
     """
-    with _staged(dataset, folder / "foreground"), contextlib.redirect_stdout(io.StringIO()):
+    with _staged(dataset, folder), contextlib.redirect_stdout(io.StringIO()):
         planner = OneChannelPlanner(dataset.name, gpu_memory_target_in_gb=gpu_memory_target, plans_name=PLANS_NAME)
         planner.UNet_base_num_features = base_features
         planner.max_dataset_covered = max(planner.max_dataset_covered, MIN_CASES_IN_BATCH / len(dataset.training))

@@ -1,11 +1,13 @@
 """nnU-Net's preprocessor behind the image gate: resumable, case by case, with the foreground as segmentation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from tqdm import tqdm
 
 from nnood.datasets import Dataset
 from nnood.errors import UserError, one_error
@@ -13,7 +15,7 @@ from nnood.geometry import Geometry
 from nnood.images import nnunet_properties, read_case, read_image
 from nnood.parallel import map_cases
 from nnood.plan import ConfigurationPlan
-from nnood.planning.storage import PROPERTIES_FOLDER, case_files, receipt_file, save_case
+from nnood.planning.storage import PROPERTIES_FOLDER, case_files, foreground_file, receipt_file, save_case
 from nnood.safety import agrees_with_disk, digest_of, read_json, read_receipt, remove_leftovers, write_receipt
 
 PAIRS = 5000
@@ -83,36 +85,43 @@ def preprocess_case(
         raise UserError(f"{mask} does not fit {files[0]}; run nnood_plan_and_preprocess --overwrite.")
     foreground = values.reshape(1, *image.shape[1:]).astype(np.int8)
     manager = PlansManager(plans)
-    data, segmentation, properties = preprocess_image(
-        image, foreground, geometry, manager, manager.get_configuration(configuration), dataset_json
-    )
+    planned = manager.get_configuration(configuration)
+    data, segmentation, properties = preprocess_image(image, foreground, geometry, manager, planned, dataset_json)
     locations = np.asarray(properties["class_locations"][1], dtype=np.int32).reshape(-1, 4)
-    save_case(folder, case, data, segmentation, locations, tuple(manager.get_configuration(configuration).patch_size))
+    save_case(folder, case, data, segmentation, locations, tuple(planned.patch_size))
     result = {"extent": _extent(locations, data.shape[1:]), "contrast": _contrast(data, locations)}
     write_receipt(receipt, settings=settings, inputs=inputs, outputs=outputs, result=result)
     return result
 
 
-def stored_case_fault(folder: Path, plans: dict[str, Any], configuration: str, case: str) -> str | None:
-    """What is wrong with a stored case, in a sentence, or None.
+def stored_case_faults(folder: Path, plans: dict[str, Any], configuration: str, cases: Sequence[str]) -> list[str]:
+    """What is wrong with stored cases, one sentence each.
 
     Args:
         folder: The preprocessed data set.
         plans: nnU-Net's plans.
         configuration: One of them.
-        case: Case name.
+        cases: Names of the cases to check.
     """
     target = folder / plans["configurations"][configuration]["data_identifier"]
     advice = f"run nnood_plan_and_preprocess -d {plans['dataset_name']} -c {configuration} again."
+    settings = digest_of(_settings(plans, configuration))
+    checked = tqdm(cases, desc="Checking preprocessed cases", unit="case", leave=False, disable=None)
+    found = {case: _stored_case_fault(target, case, settings) for case in checked}
+    return [f"{target}: case {case} {fault}; {advice}" for case, fault in found.items() if fault]
+
+
+def _stored_case_fault(target: Path, case: str, settings: str) -> str | None:
+    """What is wrong with one stored case, in half a sentence, or None."""
     try:
         receipt = read_json(receipt_file(target, case))
-        if receipt["settings"] != digest_of(_settings(plans, configuration)):
-            return f"{target}: case {case} was preprocessed by other plans; {advice}"
+        if receipt["settings"] != settings:
+            return "was preprocessed by other plans"
         if agrees_with_disk(receipt["outputs"], case_files(target, case)):
             return None
     except (UserError, KeyError, TypeError):
-        return f"{target}: case {case} has not been preprocessed completely; {advice}"
-    return f"{target}: case {case} was changed or damaged since it was preprocessed; {advice}"
+        return "has not been preprocessed completely"
+    return "was changed or damaged since it was preprocessed"
 
 
 def _extent(locations: np.ndarray, shape: tuple[int, ...]) -> list[int]:
@@ -155,7 +164,7 @@ def preprocess(
     remove_leftovers(target / PROPERTIES_FOLDER)
     json = dataset.nnunet_json()
     arguments = {
-        case: (case, files, folder / "foreground" / f"{case}.nii.gz", plans, configuration, json, target)
+        case: (case, files, foreground_file(folder, case), plans, configuration, json, target)
         for case, files in dataset.training.items()
     }
     results, faults = map_cases(

@@ -1,6 +1,6 @@
 """How a preprocessed case lies on the disk: nnU-Net's Blosc2 arrays, and JSON and .npy in the place of its pickles."""
 
-import os
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,10 @@ import blosc2
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-from nnood.safety import TEMPORARY_PREFIX, flush
+from nnood.safety import atomic_path, incomplete_write
 
 PROPERTIES_FOLDER = "properties"
+FOREGROUND_FOLDER = "foreground"
 
 
 class CaseStore(nnUNetDatasetBlosc2):
@@ -29,6 +30,11 @@ class CaseStore(nnUNetDatasetBlosc2):
         ]
         locations = np.load(folder / PROPERTIES_FOLDER / f"{identifier}.npy", allow_pickle=False)
         return arrays[0], arrays[1], None, {"class_locations": {1: locations}}
+
+
+def foreground_file(folder: Path, case: str) -> Path:
+    """The foreground mask of a training case of the preprocessed data set `folder`."""
+    return folder / FOREGROUND_FOLDER / f"{case}.nii.gz"
 
 
 def case_files(folder: Path, case: str) -> list[Path]:
@@ -65,32 +71,24 @@ def save_case(
     image, foreground = image.astype(np.float32, copy=False), foreground.astype(np.int16, copy=False)
     blocks, chunks = comp_blosc2_params(image.shape, patch_size, image.itemsize)
     blocks_seg, chunks_seg = comp_blosc2_params(foreground.shape, patch_size, foreground.itemsize)
-    (folder / PROPERTIES_FOLDER).mkdir(parents=True, exist_ok=True)
-    truncated = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{case}"
-    finals = case_files(folder, case)
-    temporaries = [Path(f"{truncated}{ending}") for ending in (".b2nd", "_seg.b2nd", ".npy", ".pkl")]
-    for temporary in temporaries:
-        temporary.unlink(missing_ok=True)
     try:
-        CaseStore.save_case(
-            image,
-            foreground,
-            {},
-            str(truncated),
-            chunks=chunks,
-            blocks=blocks,
-            chunks_seg=chunks_seg,
-            blocks_seg=blocks_seg,
-        )
-        np.save(temporaries[2], locations)
-        for temporary, expected in zip(temporaries, (image, foreground), strict=False):
-            if not np.array_equal(blosc2.open(urlpath=str(temporary), mode="r")[:], expected):
-                raise OSError(f"{folder / case} could not be written completely; is the disk full?")
-        for temporary, final in zip(temporaries, finals, strict=False):
-            flush(temporary)
-            temporary.replace(final)
+        with contextlib.ExitStack() as stack:
+            temporaries = [stack.enter_context(atomic_path(final)) for final in case_files(folder, case)]
+            truncated = str(temporaries[0]).removesuffix(".b2nd")  # nnU-Net appends the endings of all its files
+            stack.callback(Path(f"{truncated}.pkl").unlink, missing_ok=True)
+            CaseStore.save_case(
+                image,
+                foreground,
+                {},
+                truncated,
+                chunks=chunks,
+                blocks=blocks,
+                chunks_seg=chunks_seg,
+                blocks_seg=blocks_seg,
+            )
+            np.save(temporaries[2], locations)
+            for temporary, expected in zip(temporaries, (image, foreground), strict=False):
+                if not np.array_equal(blosc2.open(urlpath=str(temporary), mode="r")[:], expected):
+                    raise incomplete_write(folder / case)
     except RuntimeError as error:  # Blosc2's word for a failed write
-        raise OSError(f"{folder / case} could not be written completely; is the disk full?") from error
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+        raise incomplete_write(folder / case) from error

@@ -15,10 +15,11 @@ from nnood.datasets import Dataset
 from nnood.errors import UserError, one_error
 from nnood.images import nnunet_properties, read_case, read_image, write_image
 from nnood.parallel import map_cases
+from nnood.plan import CASE_LIST_FILE, PLANS_FILE
 from nnood.planning.foreground import BackgroundStatistics, background_statistics, choose_method, foreground_mask
+from nnood.planning.storage import FOREGROUND_FOLDER, foreground_file
 from nnood.safety import atomic_path, read_json, read_receipt, write_receipt
 
-FOREGROUND_FOLDER = "foreground"
 SURVEY_FOLDER = "survey"
 MAX_INTENSITY_SAMPLES = 10_000_000
 
@@ -79,10 +80,9 @@ def survey(dataset: Dataset, folder: Path, *, processes: int) -> tuple[str, str]
 
 def _refuse_changed_list(dataset: Dataset, folder: Path) -> None:
     """Refuse to go on with other cases than those that the existing plans were made of."""
-    plans = folder / "nnoodPlans.json"
-    if not plans.exists():
+    if not (folder / PLANS_FILE).exists():
         return
-    planned = set(read_json(folder / "case_list.json"))
+    planned = set(read_json(folder / CASE_LIST_FILE))
     gone, new = sorted(planned - set(dataset.training)), sorted(set(dataset.training) - planned)
     if gone or new:
         first = f"{gone[0]} is gone" if gone else f"{new[0]} is new"
@@ -103,9 +103,10 @@ def foreground_case(
         nnU-Net's measures of a case: `shape_after_crop`, `spacing`, `relative_size`; and `extent_mm`, (z, y, x) of the
         foreground's box.
     """
-    outputs = [folder / f"{case}.nii.gz", folder / f"{case}.npy"]
+    target = folder / FOREGROUND_FOLDER
+    outputs = [foreground_file(folder, case), target / f"{case}.npy"]
     inputs = [*files, user_mask] if user_mask else files
-    receipt = folder / f"{case}.json"
+    receipt = target / f"{case}.json"
     settings = {"method": method, "samples": samples}
     known = read_receipt(receipt, settings=settings, inputs=inputs, outputs=outputs)
     if known is not None:
@@ -152,14 +153,13 @@ def extract_fingerprint(dataset: Dataset, folder: Path, method: str, *, processe
     """
     masks = _user_masks(dataset) if method == "masks" else {}
     samples = max(100, MAX_INTENSITY_SAMPLES // len(dataset.training))
-    target = folder / FOREGROUND_FOLDER
     arguments = {
-        case: (case, files, dataset.channels, method, masks.get(case), target, samples)
+        case: (case, files, dataset.channels, method, masks.get(case), folder, samples)
         for case, files in dataset.training.items()
     }
     results, faults = map_cases(foreground_case, arguments, processes=processes, description="Foreground masks")
     one_error(faults)
-    intensities = np.concatenate([np.load(target / f"{case}.npy") for case in results], axis=1)
+    intensities = np.concatenate([np.load(folder / FOREGROUND_FOLDER / f"{case}.npy") for case in results], axis=1)
     return {
         "spacings": [result["spacing"] for result in results.values()],
         "shapes_after_crop": [result["shape_after_crop"] for result in results.values()],

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from nnood.errors import UserError
-from nnood.safety import atomic_path, read_json, sha256, write_json
+from nnood.safety import atomic_path, incomplete_write, read_json, sha256, write_json
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 
@@ -33,7 +33,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch's word for a write that failed
-            raise OSError(f"{path} could not be written completely; is the disk full?") from error
+            raise incomplete_write(path) from error
         accepted = [sha256(temporary)]
         if path.exists() and _agrees(path):
             accepted.append(sha256(path))

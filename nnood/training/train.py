@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
 from nnood.paths import Roots, set_roots
-from nnood.plan import PLANS_NAME, NnoodPlan
-from nnood.planning.preprocessor import stored_case_fault
+from nnood.plan import CASE_LIST_FILE, PLANS_FILE, NnoodPlan
+from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
 from nnood.tasks import TASKS
 from nnood.training.checkpoints import BEST, FINAL, LATEST
@@ -39,7 +38,7 @@ def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
     Raises:
         UserError: If it has not been planned.
     """
-    file = roots.preprocessed / dataset_name / f"{PLANS_NAME}.json"
+    file = roots.preprocessed / dataset_name / PLANS_FILE
     if not file.exists():
         raise UserError(f"{dataset_name} has not been planned; run nnood_plan_and_preprocess -d {dataset_name} first.")
     return read_json(file)
@@ -92,7 +91,7 @@ def train(
             f"Make it with nnood_plan_and_preprocess -d {name} -c {configuration} if it is planned."
         )
     chosen = _with_lengths(_with_tasks(get_recipe(recipe), tasks), epochs, iterations)
-    cases = read_json(roots.preprocessed / name / "case_list.json")
+    cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
     known = load_folds(roots.preprocessed / name, chosen, cases)
     numbers = _fold_numbers(folds, len(known))
     skip_finished = "every" in folds
@@ -151,8 +150,7 @@ def _train_fold(
         return
     preprocessed = roots.preprocessed / plans["dataset_name"]
     cases = sorted({*settings.fold.train_cases, *settings.fold.val_cases})
-    checked = tqdm(cases, desc="Checking preprocessed cases", unit="case", leave=False, disable=None)
-    one_error([fault for case in checked if (fault := stored_case_fault(preprocessed, plans, configuration, case))])
+    one_error(stored_case_faults(preprocessed, plans, configuration, cases))
     _claim_folder(folder, plans, configuration, settings)
     logger.info("Training fold %s of %s (%s): %s", number, plans["dataset_name"], configuration, folder)
     own = copy.deepcopy(plans)
@@ -180,17 +178,18 @@ def _where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) ->
         UserError: If there is a run already and the user did not ask to go on, or asks for other settings.
     """
     record = folder / "settings.json"
-    if not any((folder / name).exists() for name in (FINAL, BEST, LATEST)):
+    present = [name for name in (FINAL, LATEST, BEST) if (folder / name).exists()]
+    if not present:
         return None
     if not go_on:
-        state = "a finished network" if (folder / FINAL).exists() else "an unfinished run"
+        state = "a finished network" if FINAL in present else "an unfinished run"
         raise UserError(f"{folder} holds {state}; add --continue to go on, or move the folder away to train anew.")
     if digest_of(read_json(record)) != digest_of(settings.to_dict()):
         raise UserError(
             f"{folder} was started with other settings (see settings.json in it); repeat the command with the same "
             "ones, or move the folder away to train anew."
         )
-    return next(name for name in (FINAL, LATEST, BEST) if (folder / name).exists())
+    return present[0]
 
 
 def _claim_folder(folder: Path, plans: dict[str, Any], configuration: str, settings: TrainingSettings) -> None:

@@ -110,9 +110,7 @@ class NnoodTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """AdamW with a one-cycle schedule, stepped every iteration."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay, fused=False
-        )
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
         steps = self.num_epochs * self.num_iterations_per_epoch
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.initial_lr, total_steps=steps + 1)
         return optimizer, schedule
