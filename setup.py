@@ -10,7 +10,7 @@ VERSION = next(
     for line in (ROOT / "nnood" / "__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
-COMMANDS = ("convert", "plan_and_preprocess", "train", "predict", "evaluate", "demo")
+COMMANDS = ("convert", "plan_and_preprocess", "tasks", "train", "predict", "evaluate", "demo")
 
 setup(
     name="nnood",

@@ -173,6 +173,46 @@ def plan_and_preprocess() -> None:
     _execute(parser, run)
 
 
+def tasks() -> None:
+    """`nnood_tasks`: list the synthetic anomalies, or show them on the user's images."""
+    parser = _parser(
+        "nnood_tasks",
+        "List the self-supervised tasks, or draw what they do to a few images of a data set.",
+        "nnood_tasks --show -d 101 -o tasks.png",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="draw a few training images before, after, and their labels"
+    )
+    parser.add_argument("-d", dest="dataset", help="id or name of a preprocessed data set, for --show")
+    parser.add_argument("-o", dest="output", type=Path, help="the picture to write, for --show")
+    parser.add_argument("-c", dest="configuration", help="the plan's default if left out")
+    parser.add_argument("-t", dest="tasks", type=_names, default=[], metavar="TASK,...", help="all if left out")
+    parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.tasks import TASKS, describe_tasks
+        from nnood.training.task_sheet import draw_tasks
+
+        if not arguments.show:
+            print("\n".join(f"{name:18}{line}" for name, line in describe_tasks().items()))
+            return
+        if arguments.dataset is None or arguments.output is None:
+            raise UserError("--show needs a data set and a file; expected -d DATASET -o PICTURE.png.")
+        left_out = draw_tasks(
+            arguments.dataset,
+            roots,
+            arguments.tasks or list(TASKS),
+            arguments.output,
+            configuration=arguments.configuration,
+            seed=arguments.seed,
+        )
+        print(
+            "".join(f"Left out {name}: {reason}\n" for name, reason in left_out.items()) + f"Wrote {arguments.output}"
+        )
+
+    _execute(parser, run)
+
+
 def train() -> None:
     """`nnood_train`: train folds."""
     parser = _parser(
@@ -187,6 +227,7 @@ def train() -> None:
     parser.add_argument("-c", dest="configuration", help="the plan's default if left out")
     parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe")
     parser.add_argument("-t", dest="tasks", type=_names, default=[], metavar="TASK,...", help="instead of the recipe's")
+    parser.add_argument("--donors", metavar="DATASET", help="id or name of another data set that lends foreign patches")
     parser.add_argument("--epochs", type=_positive, help="in the place of the recipe's")
     parser.add_argument("--iterations", type=_positive, help="per epoch, in the place of the recipe's")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="go on with an interrupted run")
@@ -205,6 +246,7 @@ def train() -> None:
             configuration=arguments.configuration,
             recipe=arguments.recipe,
             tasks=arguments.tasks,
+            donors=arguments.donors,
             epochs=arguments.epochs,
             iterations=arguments.iterations,
             go_on=arguments.go_on,

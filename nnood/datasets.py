@@ -25,12 +25,14 @@ class Overrides:
         mirror_axes: Spatial axes (0 = first of z, y, x as stored) along which the anatomy may be mirrored.
         rotation_degrees: Largest rotation of the augmentation, or None for the planned one.
         anomaly_size: Smallest and largest extent of anomalies, as fractions of the foreground's box, or None.
+        lesion_masks: Folder of masks of real lesions, whose shapes the task `lesion_shapes` plants, or None.
     """
 
     foreground: str = "auto"
     mirror_axes: tuple[int, ...] = ()
     rotation_degrees: float | None = None
     anomaly_size: tuple[float, float] | None = None
+    lesion_masks: Path | None = None
 
     @classmethod
     def from_dict(cls, block: Any, source: Path) -> "Overrides":
@@ -58,8 +60,17 @@ class Overrides:
         size = block.get("anomaly_size")
         if size is not None and not _is_size_range(size):
             faults.append(f"{where}: anomaly_size is {size!r}; expected two fractions, 0 < smallest <= largest <= 1.")
+        masks = block.get("lesion_masks")
+        if masks is not None and not (isinstance(masks, str) and (source.parent / masks).is_dir()):
+            faults.append(f"{where}: lesion_masks is {masks!r}; expected a folder of masks.")
         one_error(faults)
-        return cls(block.get("foreground", "auto"), tuple(axes), rotation, tuple(size) if size else None)
+        return cls(
+            block.get("foreground", "auto"),
+            tuple(axes),
+            rotation,
+            tuple(size) if size else None,
+            source.parent / masks if masks else None,
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from nnood.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PLANS_NAME = "nnoodPlans"
 PLANS_FILE = f"{PLANS_NAME}.json"
 CASE_LIST_FILE = "case_list.json"
@@ -19,16 +19,21 @@ class ConfigurationPlan:
         foreground_extent: Median extent of the foreground's box in voxels, axes as stored (z, y, x).
         label_sigma: Per channel, half the median absolute difference of two foreground voxels of a case, in normalised
             intensity: the scale of the flipped-Gaussian label.
+        label_saturation: Per channel, the 40th percentile of those differences: the change at which the logistic label
+            is full.
     """
 
     foreground_extent: tuple[int, ...]
     label_sigma: tuple[float, ...]
+    label_saturation: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.foreground_extent or min(self.foreground_extent) < 1:
             raise ValueError(f"Expected extents of at least one voxel, but got {self.foreground_extent}.")
         if not self.label_sigma or min(self.label_sigma) <= 0:
             raise ValueError(f"Expected label scales > 0, but got {self.label_sigma}.")
+        if len(self.label_saturation) != len(self.label_sigma) or min(self.label_saturation) <= 0:
+            raise ValueError(f"Expected as many label saturations > 0, but got {self.label_saturation}.")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class NnoodPlan:
         rotation_degrees: Largest rotation that leaves the anatomy normal.
         anomaly_size: Smallest and largest extent of planted anomalies, as fractions of the foreground's box.
         configurations: Measured per preprocessed configuration.
+        lesions: SHA-256 of the file of lesion shapes, or empty if the user gave no masks.
         schema_version: Version of this block.
     """
 
@@ -53,6 +59,7 @@ class NnoodPlan:
     rotation_degrees: float
     anomaly_size: tuple[float, float]
     configurations: dict[str, ConfigurationPlan]
+    lesions: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -78,7 +85,9 @@ class NnoodPlan:
             )
         try:
             configurations = {
-                name: ConfigurationPlan(tuple(values["foreground_extent"]), tuple(values["label_sigma"]))
+                name: ConfigurationPlan(
+                    tuple(values["foreground_extent"]), tuple(values["label_sigma"]), tuple(values["label_saturation"])
+                )
                 for name, values in block["configurations"].items()
             }
             return cls(
@@ -89,6 +98,7 @@ class NnoodPlan:
                 rotation_degrees=float(block["rotation_degrees"]),
                 anomaly_size=(float(block["anomaly_size"][0]), float(block["anomaly_size"][1])),
                 configurations=configurations,
+                lesions=str(block["lesions"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(f"The plans' block 'nnood' is not valid ({error}); plan the data set again.") from error

@@ -23,7 +23,7 @@ from nnood.safety import write_json
 from nnood.training.checkpoints import LATEST, load_checkpoint
 from nnood.training.train import train
 
-COMMANDS = ("convert", "plan_and_preprocess", "train", "predict", "evaluate", "demo")
+COMMANDS = ("convert", "plan_and_preprocess", "tasks", "train", "predict", "evaluate", "demo")
 SHAPE = (16, 24, 16)
 DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
 MEMBER = Path("nnood_data/results") / DATASET / "NnoodTrainer__nnood__3d_fullres"
@@ -323,6 +323,21 @@ def test_unknown_recipe(run, user):
 
 def test_unknown_task(run, user):
     run("train", "101", "0", "-t", "fpi,soup").names("'soup'", "smooth_intensity")
+    run("tasks", "--show", "-d", "101", "-o", "never.png", "-t", "soup").names("'soup'", "smooth_intensity")
+    assert not (user / "never.png").exists()
+
+
+def test_tasks_that_lack_something(run, user):
+    run("train", "101", "1", "-t", "lesion_shapes").names("lesion_shapes", "lesion_masks")
+    run("tasks", "--show", "-d", "101", "-o", "never.png", "-t", "lesion_shapes").names("lesion_masks")
+    run("tasks", "--show", "-d", "101").names("-o")
+    run("tasks", "--show", "-d", "102", "-o", "never.png").names(UNTRAINED, "nnood_plan_and_preprocess")
+    assert not (user / "never.png").exists()
+
+
+def test_donors_that_do_not_fit(run, user):
+    run("train", "101", "1", "--donors", "102").names(UNTRAINED, "nnood_plan_and_preprocess")
+    run("train", "101", "1", "--donors", "55").names("'55'")
 
 
 def test_unknown_device(run, user):
@@ -491,6 +506,7 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
     needed = {
         "convert": ["folder", "-i", "in", "-d", "1", "-n", "Name"],
         "plan_and_preprocess": ["-d", "1"],
+        "tasks": [],
         "train": ["1", "0"],
         "predict": ["-i", "in", "-o", "out"],
         "evaluate": ["-p", "in", "-l", "labels"],

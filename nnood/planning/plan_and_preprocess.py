@@ -13,6 +13,7 @@ from nnood.errors import UserError
 from nnood.paths import Roots, set_roots
 from nnood.plan import CASE_LIST_FILE, PLANS_FILE, ConfigurationPlan, NnoodPlan
 from nnood.planning.contact_sheet import draw_foreground
+from nnood.planning.lesions import prepare_lesions
 from nnood.planning.planner import default_configuration, plan_configurations
 from nnood.planning.preprocessor import preprocess
 from nnood.planning.storage import FOREGROUND_FOLDER
@@ -78,7 +79,9 @@ def plan_and_preprocess(
         )
     measured = {name: preprocess(raw, folder, plans, name, processes=processes) for name in chosen}
     measured = {**_earlier(folder, plans), **measured}
-    plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason).to_dict()
+    masks = raw.overrides.lesion_masks
+    lesions = prepare_lesions(masks, folder, processes=processes) if masks else ""
+    plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason, lesions).to_dict()
     write_json(folder / CASE_LIST_FILE, list(raw.training))
     write_json(folder / PLANS_FILE, plans)
     return folder
@@ -138,6 +141,7 @@ def _nnood_plan(
     fingerprint: dict[str, Any],
     method: str,
     reason: str,
+    lesions: str,
 ) -> NnoodPlan:
     """Fill the typed block from what was measured and what the user set."""
     overrides = raw.overrides
@@ -149,4 +153,5 @@ def _nnood_plan(
         rotation_degrees=DEFAULT_ROTATION_DEGREES if overrides.rotation_degrees is None else overrides.rotation_degrees,
         anomaly_size=overrides.anomaly_size or (smallest_anomaly(plans, fingerprint), ANOMALY_FRACTIONS[1]),
         configurations=configurations,
+        lesions=lesions,
     )

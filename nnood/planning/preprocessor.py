@@ -19,6 +19,7 @@ from nnood.planning.storage import PROPERTIES_FOLDER, case_files, foreground_fil
 from nnood.safety import agrees_with_disk, digest_of, read_json, read_receipt, remove_leftovers, write_receipt
 
 PAIRS = 5000
+PERCENTILES = (50, 40)
 
 
 def preprocess_image(
@@ -56,6 +57,7 @@ def _settings(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
         **{key: values[key] for key in keys},
         "transpose": plans["transpose_forward"],
         "intensities": plans["foreground_intensity_properties_per_channel"],
+        "percentiles": PERCENTILES,
     }
 
 
@@ -71,8 +73,8 @@ def preprocess_case(
     """Preprocess and store one training case, unless that is done already.
 
     Returns:
-        `extent` (voxels of the foreground's box, as stored) and `contrast` (per channel, the median absolute difference
-        of two random foreground voxels).
+        `extent` (voxels of the foreground's box, as stored) and two percentiles, per channel, of the absolute
+        difference of two random foreground voxels: `contrast` (the median) and `saturation` (the 40th).
     """
     inputs, outputs = [*files, mask], case_files(folder, case)
     receipt, settings = receipt_file(folder, case), _settings(plans, configuration)
@@ -89,7 +91,8 @@ def preprocess_case(
     data, segmentation, properties = preprocess_image(image, foreground, geometry, manager, planned, dataset_json)
     locations = np.asarray(properties["class_locations"][1], dtype=np.int32).reshape(-1, 4)
     save_case(folder, case, data, segmentation, locations, tuple(planned.patch_size))
-    result = {"extent": _extent(locations, data.shape[1:]), "contrast": _contrast(data, locations)}
+    contrast, saturation = _differences(data, locations)
+    result = {"extent": _extent(locations, data.shape[1:]), "contrast": contrast, "saturation": saturation}
     write_receipt(receipt, settings=settings, inputs=inputs, outputs=outputs, result=result)
     return result
 
@@ -131,8 +134,8 @@ def _extent(locations: np.ndarray, shape: tuple[int, ...]) -> list[int]:
     return (np.ptp(locations[:, 1:], axis=0) + 1).tolist()
 
 
-def _contrast(data: np.ndarray, locations: np.ndarray) -> list[float]:
-    """Median absolute difference of random pairs of foreground voxels, per channel."""
+def _differences(data: np.ndarray, locations: np.ndarray) -> list[list[float]]:
+    """Percentiles of the absolute difference of random pairs of foreground voxels: for each, one per channel."""
     generator = np.random.default_rng(0)
     if len(locations):
         pairs = generator.integers(len(locations), size=(2, PAIRS))
@@ -140,7 +143,7 @@ def _contrast(data: np.ndarray, locations: np.ndarray) -> list[float]:
         values = data[:, z, y, x]
     else:
         values = data.reshape(len(data), -1)[:, generator.integers(data[0].size, size=(2, PAIRS))]
-    return np.median(np.abs(values[:, 0] - values[:, 1]), axis=1).tolist()
+    return np.percentile(np.abs(values[:, 0] - values[:, 1]), PERCENTILES, axis=1).tolist()
 
 
 def preprocess(
@@ -172,7 +175,11 @@ def preprocess(
     )
     one_error(faults)
     extent = np.median([result["extent"] for result in results.values()], axis=0)
-    contrast = np.median([result["contrast"] for result in results.values()], axis=0)
-    # A channel without any contrast in most cases (a constant one) still needs a scale > 0.
-    sigma = np.maximum(0.5 * contrast, 1e-3)
-    return ConfigurationPlan(tuple(round(float(n)) for n in extent), tuple(float(s) for s in sigma))
+    # A channel without any contrast in most cases (a constant one) still needs scales > 0.
+    contrast, saturation = (
+        np.maximum(np.median([result[key] for result in results.values()], axis=0), 2e-3)
+        for key in ("contrast", "saturation")
+    )
+    return ConfigurationPlan(
+        tuple(round(float(n)) for n in extent), tuple((0.5 * contrast).tolist()), tuple(saturation.tolist())
+    )

@@ -30,18 +30,21 @@ def paste(
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Linear interpolation, (1 - factor) old + factor new, inside of the shape (Tan et al. 2020, eq. 1).
+    """Linear interpolation, (1 - weight) old + weight new (Tan et al. 2020, eq. 1).
 
     Attributes:
         factor: Smallest and largest factor.
+        soft: The weight is the factor times the depth, as it should be for a `SoftEdge`; otherwise the factor, inside
+            of the shape.
     """
 
-    factor: tuple[float, float]
+    factor: tuple[float, float] = (1.0, 1.0)
+    soft: bool = False
 
     def __call__(
         self, old: torch.Tensor, new: torch.Tensor, depth: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Blend as `paste` does, with the factor as weight."""
-        factor = uniform(generator, *self.factor)
-        mask = depth > 0
-        return torch.where(mask, torch.lerp(old, new, factor), old), factor * mask.to(old.dtype)
+        """Blend as `paste` does."""
+        factor = self.factor[0] if self.factor[0] == self.factor[1] else uniform(generator, *self.factor)
+        weight = factor * (depth.clamp(0, 1) if self.soft else (depth > 0).to(old.dtype))
+        return torch.where(weight > 0, torch.lerp(old, new, weight), old), weight

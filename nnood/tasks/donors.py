@@ -17,28 +17,33 @@ class Donors:
     bounded in number; each entry is one patch of the training's size.
     """
 
-    def __init__(self, bank_size: int = BANK_SIZE) -> None:
+    def __init__(self, bank_size: int = BANK_SIZE, external: Sequence[torch.Tensor] = ()) -> None:
+        """Start with an empty bank.
+
+        Args:
+            bank_size: How many images it keeps.
+            external: Images (C, *S) of another data set. If there are any, they lend all patches.
+        """
         self._bank: deque[tuple[str, torch.Tensor]] = deque(maxlen=bank_size)
         self._batch: list[tuple[str, torch.Tensor]] = []
+        self._external = list(external)
 
     def begin_batch(self, cases: Sequence[str], images: torch.Tensor) -> None:
         """Make a new batch the current one; the images (B, C, *S) of the one before go into the bank."""
         self._bank.extend(self._batch)
         self._batch = [(case, image.detach()) for case, image in zip(cases, images, strict=True)]
 
-    def patch(self, target: int, box: tuple[slice, ...], generator: torch.Generator) -> torch.Tensor | None:
-        """The same region of another case's image.
+    def image(self, target: int, generator: torch.Generator) -> torch.Tensor | None:
+        """Another case's image.
 
         Args:
             target: Index of the target in the current batch.
-            box: One slice per spatial axis.
             generator: Randomness.
 
         Returns:
-            Values (C, *box), or None if every known image is of the target's own case.
+            Values (C, *S), or None if every known image of that size is of the target's own case.
         """
         own, image = self._batch[target]
-        others = [donor for case, donor in (*self._batch, *self._bank) if case != own and donor.shape == image.shape]
-        if not others:
-            return None
-        return others[integer(generator, 0, len(others))][(slice(None), *box)]
+        known = self._external or [donor for case, donor in (*self._batch, *self._bank) if case != own]
+        fitting = [donor for donor in known if donor.shape == image.shape]
+        return fitting[integer(generator, 0, len(fitting))].to(image.device) if fitting else None

@@ -33,20 +33,25 @@ def solve_poisson(divergence: torch.Tensor) -> torch.Tensor:
     axes = [axis for axis in range(1, divergence.ndim) if divergence.shape[axis] > 1]
     if not axes:
         return torch.zeros_like(divergence)
-    result, total = divergence, torch.zeros((), device=divergence.device)
+    result, total = divergence.contiguous(), torch.zeros((), device=divergence.device)
     for axis in axes:
         matrix, eigenvalues = _sine_transform(divergence.shape[axis], divergence.device)
         result = _along(result, matrix, axis)
         total = total + eigenvalues.reshape([-1 if i == axis else 1 for i in range(divergence.ndim)])
-    result = result / total
+    result /= total
     for axis in axes:
         result = _along(result, _sine_transform(divergence.shape[axis], divergence.device)[0], axis)
     return result
 
 
 def _along(values: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor:
-    """Multiply a (symmetric) matrix to one axis."""
-    return (values.movedim(axis, -1) @ matrix).movedim(-1, axis)
+    """Multiply a (symmetric) matrix to one axis. Neither the contiguous values nor the result are transposed: slow."""
+    n = values.shape[axis]
+    inner = math.prod(values.shape[axis + 1 :])
+    if inner == 1:
+        return (values.reshape(-1, n) @ matrix).reshape(values.shape)
+    layers = values.reshape(-1, n, inner)
+    return torch.bmm(matrix.expand(len(layers), n, n), layers).reshape(values.shape)
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,19 @@ class Poisson:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Blend as `paste` does; the weight is 1 in the whole box, since d is 0 nowhere in it."""
         factor = uniform(generator, *self.factor)
-        mask = depth > 0
+        # Masks as numbers: products are several times faster than selecting.
+        inside = torch.gt(depth, 0, out=torch.empty_like(depth))
         divergence = torch.zeros(old.shape, device=old.device)
         for axis in range(1, old.ndim):
-            if old.shape[axis] == 1:
-                continue
-            own, foreign = old.float().diff(dim=axis), new.float().diff(dim=axis)
-            change = factor * (foreign - own)
-            if self.mixed:
-                change = torch.where(own.abs() > foreign.abs(), 0.0, change)
             n = old.shape[axis] - 1
-            change = change * (mask.narrow(axis - 1, 0, n) & mask.narrow(axis - 1, 1, n))
+            if n == 0:
+                continue
+            own, foreign = old.diff(dim=axis), new.diff(dim=axis)
+            change = foreign - own
+            if self.mixed:
+                change *= torch.le(own.abs_(), foreign.abs_(), out=own)
+            change *= inside.narrow(axis - 1, 0, n)
+            change *= inside.narrow(axis - 1, 1, n)
             divergence.narrow(axis, 0, n).add_(change)
             divergence.narrow(axis, 1, n).sub_(change)
-        return old + solve_poisson(divergence).to(old.dtype), torch.ones_like(depth)
+        return torch.add(old, solve_poisson(divergence), alpha=factor), torch.ones_like(depth)

@@ -1,117 +1,180 @@
-"""Where an anomaly goes and what form it has.
+"""What form an anomaly has.
 
 A shape is a *depth map* in a box: 0 or less outside of the shape, rising to 1 at its core. `depth > 0` is the mask; a
-soft edge, or a profile that fades towards the border, is a function of the depth.
+soft edge, or a profile that fades towards the border, is a function of the depth. Axes of a single voxel take no part.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 
-from nnood.tasks.draws import integer, uniform
+from nnood.tasks.draws import integer, rotation, shear, uniforms
+from nnood.tasks.filters import gaussian_weights, smooth
+from nnood.tasks.sampling import combine
 
-Shape = Callable[[Sequence[int], torch.device], torch.Tensor]
-
-PLACEMENT_TRIES = 5
-CENTRE_DRAWS = 64
-MIN_OVERLAP = 0.5
+STRETCH = 0.5
+SHEAR = 0.3
 
 
-def _radii(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:
-    """Per axis, the distance of each voxel's centre from the box's centre, 1 at the box's faces; broadcastable."""
-    radii = []
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Coordinates in which a convex shape is the unit ball of a norm.
+
+    Attributes:
+        coordinates: One per axis, broadcastable to (*box).
+        euclidean: Ball of the Euclidean norm (an ellipsoid), or else of the largest coordinate (a cuboid).
+    """
+
+    coordinates: list[torch.Tensor]
+    euclidean: bool
+
+    def norm(self) -> torch.Tensor:
+        """Distance from the middle, 1 at the shape's border, (*box)."""
+        if self.euclidean:
+            return functools.reduce(torch.add, [u**2 for u in self.coordinates]).sqrt()
+        return functools.reduce(torch.maximum, [u.abs() for u in self.coordinates])
+
+    def gauge(self, centre: Sequence[int]) -> torch.Tensor:
+        """Where each voxel lies on its ray from another centre: 0 at the centre, 1 at the shape's border, (*box).
+
+        Args:
+            centre: Index in the box of a voxel inside of the shape.
+        """
+        place = [u[tuple(min(c, n - 1) for c, n in zip(centre, u.shape, strict=True))].item() for u in self.coordinates]
+        offsets = [u - c for u, c in zip(self.coordinates, place, strict=True)]
+        if not self.euclidean:
+            faces = [torch.maximum(q / (1 - c), q / (-1 - c)) for q, c in zip(offsets, place, strict=True)]
+            return functools.reduce(torch.maximum, faces)
+        # |c + q / gauge| = 1, solved for the gauge.
+        rest = max(1 - sum(c**2 for c in place), 1e-3)
+        along = functools.reduce(torch.add, [c * q for q, c in zip(offsets, place, strict=True)])
+        square = functools.reduce(torch.add, [q**2 for q in offsets])
+        return (along + (along**2 + rest * square).sqrt()) / rest
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """A shape in its box.
+
+    Attributes:
+        depth: Depth map (*box), float32.
+        frame: Of a convex shape; None for others.
+    """
+
+    depth: torch.Tensor
+    frame: Frame | None = None
+
+
+class Shape(Protocol):
+    """Draws outlines of any size."""
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether the shape wants a box of equal edges in mm."""
+
+    @property
+    def grain(self) -> float:
+        """Width of the shape's pieces, as a fraction of the box: boxes are drawn large enough for pieces to be seen."""
+
+    def __call__(self, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Outline:
+        """Draw an outline.
+
+        Args:
+            size: Of the box, in voxels.
+            generator: Randomness.
+            device: Where to put it.
+        """
+
+
+def box_coordinates(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+    """Positions of voxels, -1 and 1 at the box's faces: a broadcastable tensor per axis of more than one voxel."""
+    axes = []
     for axis, n in enumerate(size):
-        positions = (torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1
-        radii.append(positions.abs().reshape([-1 if i == axis else 1 for i in range(len(size))]))
-    return radii
-
-
-def cuboid(size: Sequence[int], device: torch.device) -> torch.Tensor:
-    """A cuboid that fills its box: depth 1 - max |r|, (*size)."""
-    depth = torch.ones(tuple(size), device=device)
-    for radius in _radii(size, device):
-        depth = torch.minimum(depth, 1 - radius)
-    return depth
-
-
-def ellipsoid(size: Sequence[int], device: torch.device) -> torch.Tensor:
-    """An ellipsoid that touches its box: depth 1 - |r|, (*size)."""
-    squares = torch.zeros(tuple(size), device=device)
-    for radius, n in zip(_radii(size, device), size, strict=True):
-        # An axis of one voxel has no curvature: its only voxel lies in the middle.
-        squares = squares + (radius**2 if n > 1 else 0)
-    return 1 - squares.sqrt()
+        if n > 1:
+            positions = (torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1
+            axes.append(positions.reshape([-1 if i == axis else 1 for i in range(len(size))]))
+    return axes
 
 
 @dataclass(frozen=True)
-class Placement:
-    """An anomaly's place in an image.
+class Convex:
+    """A cuboid or an ellipsoid that touches its box: depth 1 - |u|.
+
+    A rotated one is the image of a unit cube or ball under a random stretch, shear and rotation, fitted into the box.
 
     Attributes:
-        box: One slice per spatial axis, inside of the image.
-        depth: The shape's depth map in the box.
+        euclidean: An ellipsoid.
+        rotated: Stretch, shear and rotate at random.
+        isotropic: See `Shape`.
+        grain: See `Shape`.
     """
 
-    box: tuple[slice, ...]
-    depth: torch.Tensor
+    euclidean: bool
+    rotated: bool = False
+    isotropic: bool = False
+    grain: float = 1.0
+
+    def __call__(self, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Outline:
+        """See `Shape`."""
+        coordinates = box_coordinates(size, device)
+        if not coordinates:
+            return Outline(torch.ones(tuple(size), device=device))
+        if self.rotated:
+            coordinates = combine(np.linalg.inv(self.matrix(len(coordinates), generator)).tolist(), coordinates)
+        frame = Frame(coordinates, self.euclidean)
+        return Outline(1 - frame.norm().expand(tuple(size)), frame)
+
+    def matrix(self, dimensions: int, generator: torch.Generator) -> np.ndarray:
+        """A random linear map (D, D) whose image of the unit cube or ball touches all faces of the box [-1, 1]^D."""
+        stretch = uniforms(generator, STRETCH, 1, dimensions)
+        drawn = rotation(generator, dimensions, 180) @ shear(generator, dimensions, SHEAR) * stretch
+        reach = np.linalg.norm(drawn, axis=1) if self.euclidean else np.abs(drawn).sum(axis=1)
+        return drawn / reach[:, None]
 
 
-def draw_centre(foreground: torch.Tensor, generator: torch.Generator) -> list[int] | None:
-    """A random position in the foreground (*S), or None if there is none.
+CUBOID = Convex(euclidean=False)
+ELLIPSOID = Convex(euclidean=True)
+SPHERE = Convex(euclidean=True, isotropic=True)
+ROTATED_CUBOID = Convex(euclidean=False, rotated=True)
+ROTATED_ELLIPSOID = Convex(euclidean=True, rotated=True)
 
-    Random positions are tried first: listing a whole patch's foreground costs more than the anomaly itself.
+
+@dataclass(frozen=True)
+class SoftEdge:
+    """A shape whose mask is smoothed by a Gaussian; the depth is then the mask's smoothed value, 1 at the core.
+
+    Source: Naval Marimont, Siomos, Tarroni 2023, "Achieving state-of-the-art performance in the Medical
+    Out-of-Distribution (MOOD) challenge using plausible synthetic anomalies".
+
+    Attributes:
+        shape: What is smoothed.
+        sizes: Odd edges of the Gaussian's kernel in voxels, one of which is drawn; its sigma is 0.3 size / 2 + 0.35.
     """
-    shape = torch.tensor(foreground.shape, device=generator.device)
-    draws = torch.rand(CENTRE_DRAWS, foreground.ndim, generator=generator, device=generator.device)
-    positions = (draws * shape).long().to(foreground.device)
-    hits = foreground[tuple(positions.T)].nonzero()
-    if len(hits):
-        return positions[hits[0, 0]].tolist()
-    listed = foreground.nonzero()
-    if not len(listed):
-        return None
-    return listed[integer(generator, 0, len(listed))].tolist()
 
+    shape: Shape
+    sizes: tuple[int, ...] = (1, 3, 5, 7)
 
-def place(
-    shape: Shape,
-    foreground: torch.Tensor,
-    extent: Sequence[int],
-    fractions: tuple[float, float],
-    generator: torch.Generator,
-) -> Placement | None:
-    """Choose size and position, so that at least half of the shape lies in the foreground where that can be had.
+    @property
+    def isotropic(self) -> bool:
+        """As the shape."""
+        return self.shape.isotropic
 
-    Args:
-        shape: Makes the depth map.
-        foreground: Boolean (*S).
-        extent: Voxels of a whole object's foreground box, per axis of S; patches may show less of it.
-        fractions: Smallest and largest size, as fractions of `extent`; drawn per axis.
-        generator: Randomness.
+    @property
+    def grain(self) -> float:
+        """As the shape."""
+        return self.shape.grain
 
-    Returns:
-        The best of a fixed number of tries, or None if there is no foreground at all.
-    """
-    best: Placement | None = None
-    best_overlap = 0.0
-    for _ in range(PLACEMENT_TRIES):
-        centre = draw_centre(foreground, generator)
-        if centre is None:
-            return None
-        size = [
-            min(max(1, round(uniform(generator, *fractions) * whole)), n)
-            for whole, n in zip(extent, foreground.shape, strict=True)
-        ]
-        starts = [
-            min(max(c - n // 2, 0), total - n) for c, n, total in zip(centre, size, foreground.shape, strict=True)
-        ]
-        box = tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))
-        depth = shape(size, foreground.device)
-        mask = depth > 0
-        overlap = ((mask & foreground[box]).sum() / mask.sum().clamp(min=1)).item()
-        if overlap > best_overlap:
-            best, best_overlap = Placement(box, depth), overlap
-        if overlap >= MIN_OVERLAP:
-            break
-    return best
+    def __call__(self, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Outline:
+        """See `Shape`: the shape is drawn smaller by the kernel's reach, so that it fades out within the box."""
+        kernel = self.sizes[integer(generator, 0, len(self.sizes))]
+        inner = [max(1, n - kernel + 1) for n in size]
+        mask = self.shape(inner, generator, device).depth > 0
+        result = torch.zeros(tuple(size), device=device)
+        result[tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, inner, strict=True))] = mask.float()
+        weights = gaussian_weights(0.15 * kernel + 0.35, kernel // 2)
+        result = smooth(result, range(len(size)), weights, repeat_border=False)
+        return Outline(result / result.max().clamp(min=1e-6))

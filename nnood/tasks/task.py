@@ -9,9 +9,14 @@ import torch
 from nnood.tasks.blending import Blend
 from nnood.tasks.donors import Donors
 from nnood.tasks.draws import choice, integer, uniform
-from nnood.tasks.labels import Label
-from nnood.tasks.shapes import Shape, place
+from nnood.tasks.labels import LABELS
+from nnood.tasks.placement import place
+from nnood.tasks.settings import TaskSettings
+from nnood.tasks.shapes import Shape
 from nnood.tasks.textures import Region, Texture
+
+ATTEMPTS = 3
+MOST_ANOMALIES = 4
 
 
 @dataclass(frozen=True)
@@ -46,44 +51,32 @@ class AnomalyTask(Protocol):
 
 
 @dataclass(frozen=True)
-class TaskSettings:
-    """What a task must know of the data; comes from the plan.
-
-    Attributes:
-        extent: Voxels of a whole object's foreground box, per spatial axis.
-        fractions: Smallest and largest anomaly, as fractions of `extent`.
-        label_sigma: Scale of the flipped-Gaussian label per channel, in normalised intensity.
-    """
-
-    extent: tuple[int, ...]
-    fractions: tuple[float, float]
-    label_sigma: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class ComposedTask:
-    """A task made of four parts, working in the anomaly's box only.
+    """A task made of parts, working in the anomaly's box only.
 
     Attributes:
         shapes: One of them is drawn for each anomaly.
         texture: What goes in.
         blend: How it goes in.
-        label: What the network must say.
-        settings: What the plan knows of the data.
+        settings: What the plan knows of the data; says which label.
+        repeat: Probability of one more anomaly after each, up to four (Baugh et al. 2023: 0.5).
+        foreground_only: Nothing is planted outside of the foreground.
     """
 
     shapes: tuple[Shape, ...]
     texture: Texture
     blend: Blend
-    label: Label
     settings: TaskSettings
+    repeat: float = 0.0
+    foreground_only: bool = False
 
     def __call__(
         self, image: torch.Tensor, foreground: torch.Tensor, donors: Donors, generator: torch.Generator
     ) -> Corrupted:
         """See `AnomalyTask`."""
-        every = range(len(image))
-        return self.corrupt(every, Corrupted(image.clone(), *_nothing(image)), foreground, donors, generator)
+        result = _nothing(image)
+        self.corrupt(range(len(image)), result, foreground, donors, generator)
+        return result
 
     def corrupt(
         self,
@@ -92,67 +85,73 @@ class ComposedTask:
         foreground: torch.Tensor,
         donors: Donors,
         generator: torch.Generator,
-    ) -> Corrupted:
-        """Plant one anomaly in each of the `targets` of a batch, in place; `result.image` must be a copy already."""
-        # Two differences of sigma make the typical difference of two foreground voxels (see ConfigurationPlan).
-        scale = 2 * torch.tensor(self.settings.label_sigma, device=result.image.device, dtype=result.image.dtype)
+    ) -> None:
+        """Plant anomalies in the `targets` of a batch, in place."""
         for target in targets:
-            result.failed[target] = not result.label[target].any()
+            planted = self._plant(target, result, foreground[target], donors, generator)
+            result.failed[target] = not planted
+            for _ in range(MOST_ANOMALIES - 1):
+                if not planted or not self.repeat or uniform(generator, 0, 1) >= self.repeat:
+                    break
+                self._plant(target, result, foreground[target], donors, generator)
+
+    def _plant(
+        self, target: int, result: Corrupted, foreground: torch.Tensor, donors: Donors, generator: torch.Generator
+    ) -> bool:
+        """Plant one anomaly; drawn anew, a few times at most, where it could not be seen."""
+        image = result.image[target]
+        # Two differences of sigma make the typical difference of two foreground voxels (see ConfigurationPlan).
+        scale = 2 * torch.tensor(self.settings.label_sigma, device=image.device)
+        make_label = LABELS[self.settings.label](self.settings)
+        for _ in range(ATTEMPTS):
             shape = self.shapes[integer(generator, 0, len(self.shapes))]
-            placement = place(shape, foreground[target], self.settings.extent, self.settings.fractions, generator)
+            placement = place(shape, foreground, self.settings, generator, foreground_only=self.foreground_only)
             if placement is None:
-                continue
-            before = result.image[target][(slice(None), *placement.box)]
-            new = self.texture(Region(result.image[target], before, placement, target, scale), donors, generator)
+                return False
+            before = image[(slice(None), *placement.box)]
+            old = before.float()
+            region = Region(image, old, placement, target, scale, self.settings.spacing)
+            new = self.texture(region, donors, generator)
             if new is None:
-                continue
-            after, weight = self.blend(before, new, placement.depth, generator)
-            label = self.label(before, after, weight)
-            if not label.any():
-                continue
-            planted = result.label[target, 0][placement.box]
-            torch.maximum(planted, label, out=planted)
-            before.copy_(after)
-            result.failed[target] = False
-        return result
+                return False
+            after, weight = self.blend(old, new, placement.outline.depth, generator)
+            after = after.to(image.dtype)
+            label = make_label(old, after.float(), weight)
+            if label.any():
+                before.copy_(after)
+                planted = result.label[target, 0][placement.box]
+                torch.maximum(planted, label, out=planted)
+                return True
+        return False
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """For each image one task is drawn, or none: then it stays normal. Further anomalies may follow.
+    """For each image one task is drawn, or none: then it stays normal.
 
     Attributes:
         tasks: The tasks.
         weights: Their shares, non-negative.
         normal: Share of images left normal on purpose, relative to the same sum.
-        repeat: Probability of one more anomaly, of a task drawn anew, after each (Baugh et al. 2023: 0.5).
-        most: Most anomalies in an image (Baugh et al. 2023: 4).
     """
 
     tasks: tuple[ComposedTask, ...]
     weights: tuple[float, ...]
     normal: float = 0.0
-    repeat: float = 0.0
-    most: int = 4
 
     def __call__(
         self, image: torch.Tensor, foreground: torch.Tensor, donors: Donors, generator: torch.Generator
     ) -> Corrupted:
         """See `AnomalyTask`."""
-        result = Corrupted(image.clone(), *_nothing(image))
-        drawn = dict(enumerate(choice(generator, (*self.weights, self.normal), len(image))))
-        for _ in range(self.most):
-            for number, task in enumerate(self.tasks):
-                targets = [index for index, picked in drawn.items() if picked == number]
-                result = task.corrupt(targets, result, foreground, donors, generator)
-            again = [i for i, k in drawn.items() if k < len(self.tasks) and uniform(generator, 0, 1) < self.repeat]
-            if not again:
-                break
-            drawn = dict(zip(again, choice(generator, self.weights, len(again)), strict=True))
+        result = _nothing(image)
+        drawn = choice(generator, (*self.weights, self.normal), len(image))
+        for number, task in enumerate(self.tasks):
+            targets = [index for index, picked in enumerate(drawn) if picked == number]
+            task.corrupt(targets, result, foreground, donors, generator)
         return result
 
 
-def _nothing(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Label and `failed` of a batch without anomalies."""
+def _nothing(image: torch.Tensor) -> Corrupted:
+    """A copy of a batch, without anomalies."""
     label = torch.zeros(len(image), 1, *image.shape[2:], device=image.device)
-    return label, torch.zeros(len(image), dtype=torch.bool, device=image.device)
+    return Corrupted(image.clone(), label, torch.zeros(len(image), dtype=torch.bool, device=image.device))

@@ -1,16 +1,18 @@
-"""How images reach the training: which variation is normal for them, and who prepares them."""
+"""How images reach the training: which variation is normal for them, who prepares them, and single patches."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnood.plan import NnoodPlan
+from nnood.planning.storage import CaseStore
 
 
 def normal_variation(
@@ -45,3 +47,37 @@ def feed(loader: nnUNetDataLoader, device: torch.device) -> Any:
         pin_memory=device.type == "cuda",
         wait_time=0.002,
     )
+
+
+def load_patch(
+    store: CaseStore, case: str, patch_size: Sequence[int], generator: np.random.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One patch of a stored case, padded with zeros beyond the image.
+
+    Args:
+        store: Where the case lies.
+        case: Its name.
+        patch_size: Two or three axes.
+        generator: Chooses a foreground voxel as the patch's middle; if None, it is the middle of the foreground.
+
+    Returns:
+        Image (C, *S) float32 and foreground (*S) boolean.
+    """
+    data, segmentation, _, properties = store.load_case(case)
+    locations = properties["class_locations"][1][:, 1:]
+    shape = data.shape[1:]
+    if not len(locations):
+        middle = np.array(shape) // 2
+    elif generator is None:
+        middle = np.median(locations, axis=0).astype(int)
+    else:
+        middle = locations[generator.integers(len(locations))]
+    size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    starts = [
+        int(np.clip(m - n // 2, 0, total - n)) if total >= n else -((n - total) // 2)
+        for m, n, total in zip(middle, size, shape, strict=True)
+    ]
+    box = [[start, start + n] for start, n in zip(starts, size, strict=True)]
+    image = torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()
+    mask = torch.from_numpy(crop_and_pad_nd(segmentation, box, -1)[0] == 1)
+    return (image[:, 0], mask[0]) if len(patch_size) == 2 else (image, mask)

@@ -18,7 +18,9 @@ class Recipe:
         scheme: How folds are made (`nnood.training.cross_validation`).
         tasks: Task name to its share of the training images.
         normal: Share of training images left normal, relative to the same sum.
-        repeat: Probability of one more anomaly in the image after each, up to four.
+        repeat: Probability of one more anomaly in the image after each, up to four; None: as each task's paper has it.
+        label: What the network must say (`nnood.tasks.labels.LABELS`).
+        donors: Name of another preprocessed data set that lends all foreign patches; if empty, cases of the same do.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: Of AdamW.
         epochs: Number of epochs.
@@ -30,11 +32,13 @@ class Recipe:
     scheme: str
     tasks: dict[str, float]
     normal: float
-    repeat: float
+    repeat: float | None
     learning_rate: float
     weight_decay: float
     epochs: int
     iterations: int
+    label: str = "flipped_gaussian"
+    donors: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""

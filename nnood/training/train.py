@@ -17,11 +17,12 @@ from nnood.paths import Roots, set_roots
 from nnood.plan import CASE_LIST_FILE, PLANS_FILE, NnoodPlan
 from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
-from nnood.tasks import TASKS
+from nnood.tasks import TASKS, build_task
 from nnood.training.checkpoints import BEST, FINAL, LATEST
 from nnood.training.cross_validation import fold_for_all, load_folds
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from nnood.training.settings import TrainingSettings
+from nnood.training.task_settings import task_settings
 from nnood.training.trainer import NnoodTrainer
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def train(
     configuration: str | None = None,
     recipe: str = DEFAULT_RECIPE,
     tasks: Sequence[str] = (),
+    donors: str | None = None,
     epochs: int | None = None,
     iterations: int | None = None,
     go_on: bool = False,
@@ -67,6 +69,7 @@ def train(
         configuration: The plan's default if None.
         recipe: Name of a recipe.
         tasks: In the place of the recipe's, in equal shares; the name of the members' folder says so.
+        donors: Id or name of another preprocessed data set that lends all foreign patches; so does this.
         epochs: In the place of the recipe's.
         iterations: Per epoch, in the place of the recipe's.
         go_on: Resume an unfinished run where it stopped.
@@ -83,14 +86,10 @@ def train(
     set_roots(roots)
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
-    plan = NnoodPlan.from_dict(plans["nnood"])
-    configuration = configuration or plan.default_configuration
-    if configuration not in plan.configurations:
-        raise UserError(
-            f"{name} has no preprocessed configuration {configuration!r}; there are {', '.join(plan.configurations)}. "
-            f"Make it with nnood_plan_and_preprocess -d {name} -c {configuration} if it is planned."
-        )
+    configuration = choose_configuration(plans, configuration)
     chosen = _with_lengths(_with_tasks(get_recipe(recipe), tasks), epochs, iterations)
+    if donors is not None:
+        chosen = _with_donors(chosen, donors, roots, plans, configuration)
     cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
     known = load_folds(roots.preprocessed / name, chosen, cases)
     numbers = _fold_numbers(folds, len(known))
@@ -108,14 +107,58 @@ def train(
     return trained
 
 
+def choose_configuration(plans: dict[str, Any], wanted: str | None) -> str:
+    """The wanted configuration, or the plan's default.
+
+    Raises:
+        UserError: If it has not been preprocessed.
+    """
+    plan = NnoodPlan.from_dict(plans["nnood"])
+    chosen = wanted or plan.default_configuration
+    if chosen not in plan.configurations:
+        name = plans["dataset_name"]
+        raise UserError(
+            f"{name} has no preprocessed configuration {chosen!r}; there are {', '.join(plan.configurations)}. "
+            f"Make it with nnood_plan_and_preprocess -d {name} -c {chosen} if it is planned."
+        )
+    return chosen
+
+
+def refuse_unknown(tasks: Sequence[str]) -> None:
+    """Check names of tasks.
+
+    Raises:
+        UserError: If there is none of one of these names.
+    """
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown:
+        raise UserError(f"There is no task {unknown[0]!r}; known are {', '.join(TASKS)}.")
+
+
 def _with_tasks(recipe: Recipe, tasks: Sequence[str]) -> Recipe:
     """The recipe with other tasks, under a name of its own; the recipe itself if none are given."""
     if not tasks:
         return recipe
-    unknown = [task for task in tasks if task not in TASKS]
-    if unknown:
-        raise UserError(f"There is no task {unknown[0]!r}; known are {', '.join(TASKS)}.")
+    refuse_unknown(tasks)
     return dataclasses.replace(recipe, name=f"{recipe.name}-{'+'.join(tasks)}", tasks=dict.fromkeys(tasks, 1.0))
+
+
+def _with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any], configuration: str) -> Recipe:
+    """The recipe with foreign patches from another data set, under a name of its own."""
+    name = find_dataset_name(donors, roots)
+    lenders = load_plans(roots, name)
+    choose_configuration(lenders, configuration)
+    cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
+    one_error(stored_case_faults(roots.preprocessed / name, lenders, configuration, cases))
+    channels = [
+        read_json(roots.preprocessed / n / "dataset.json")["channel_names"] for n in (plans["dataset_name"], name)
+    ]
+    if len(channels[0]) != len(channels[1]):
+        raise UserError(
+            f"{name} has {len(channels[1])} channels but {plans['dataset_name']} has {len(channels[0])}; "
+            "name another data set as --donors."
+        )
+    return dataclasses.replace(recipe, name=f"{recipe.name}@{name.split('_')[0]}", donors=name)
 
 
 def _with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None) -> Recipe:
@@ -151,6 +194,7 @@ def _train_fold(
     preprocessed = roots.preprocessed / plans["dataset_name"]
     cases = sorted({*settings.fold.train_cases, *settings.fold.val_cases})
     one_error(stored_case_faults(preprocessed, plans, configuration, cases))
+    _refuse_incomplete(plans, configuration, settings, preprocessed)
     _claim_folder(folder, plans, configuration, settings)
     logger.info("Training fold %s of %s (%s): %s", number, plans["dataset_name"], configuration, folder)
     own = copy.deepcopy(plans)
@@ -169,6 +213,19 @@ def _train_fold(
         trainer.load_checkpoint(str(folder / start))
         logger.info("Going on after epoch %d.", trainer.current_epoch)
     trainer.run_training()
+
+
+def _refuse_incomplete(
+    plans: dict[str, Any], configuration: str, settings: TrainingSettings, preprocessed: Path
+) -> None:
+    """Refuse tasks that lack something, such as masks of lesions."""
+    spacing = plans["configurations"][configuration]["spacing"]
+    known = task_settings(NnoodPlan.from_dict(plans["nnood"]), configuration, spacing, preprocessed)
+    for task in {*settings.fold.train_tasks, *settings.fold.val_tasks}:
+        try:
+            build_task(task, known)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
 
 def _where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) -> str | None:

@@ -1,6 +1,7 @@
 """nnU-Net's trainer, taught to find synthetic anomalies that are planted on the device, batch by batch."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from time import time
 from typing import Any
@@ -21,13 +22,14 @@ from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
 from nnood.precision import autocast_for
 from nnood.safety import write_json
-from nnood.tasks import TaskSettings, build_mixture
-from nnood.tasks.donors import Donors
+from nnood.tasks import build_mixture
+from nnood.tasks.donors import BANK_SIZE, Donors
 from nnood.training.checkpoints import BEST, FINAL, LATEST, load_checkpoint, save_checkpoint
-from nnood.training.loading import feed, normal_variation
+from nnood.training.loading import feed, load_patch, normal_variation
 from nnood.training.log import AnomalyLog
 from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label, entropy
 from nnood.training.settings import TrainingSettings
+from nnood.training.task_settings import task_settings
 from nnood.training.validation import FixedPatches, TaskScores, seed_of
 
 PRIOR_BATCHES = 8
@@ -60,13 +62,15 @@ class NnoodTrainer(nnUNetTrainer):
         self.initial_lr, self.weight_decay = recipe.learning_rate, recipe.weight_decay
         self.label_manager = OneHead.of(self.label_manager)
         self.logger.local_logger = AnomalyLog()
-        measured = self.plan.configurations[configuration]
-        dimensions = len(self.configuration_manager.patch_size)
-        self.task_settings = TaskSettings(
-            measured.foreground_extent[-dimensions:], self.plan.anomaly_size, measured.label_sigma
-        )
+        folder = Path(self.preprocessed_dataset_folder_base)
+        # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
+        self.task_settings = task_settings(self.plan, configuration, self.configuration_manager.spacing, folder)
         weights = {name: recipe.tasks.get(name, 1.0) for name in self.settings.fold.train_tasks}
-        self.mixture = build_mixture(weights, self.task_settings, normal=recipe.normal, repeat=recipe.repeat)
+        settings = dataclasses.replace(self.task_settings, label=recipe.label, repeat=recipe.repeat)
+        self.mixture = build_mixture(weights, settings, normal=recipe.normal)
+        self.lenders: CaseStore | None = None
+        if recipe.donors:
+            self.lenders = CaseStore(str(folder.parent / recipe.donors / self.configuration_manager.data_identifier))
         self.donors = Donors()
         # On the CPU, whatever the device: the draws are few, and the anomalies are the same everywhere.
         self.generator = torch.Generator()
@@ -194,7 +198,16 @@ class NnoodTrainer(nnUNetTrainer):
         np.random.seed(seed)
         torch.manual_seed(seed)
         self.generator.manual_seed(seed)
-        self.donors = Donors()
+        self.donors = Donors(external=self._external_patches(seed))
+
+    def _external_patches(self, seed: int) -> list[torch.Tensor]:
+        """Random patches of the recipe's other data set, as many as a bank holds; none without one."""
+        if self.lenders is None:
+            return []
+        generator = np.random.default_rng(seed)
+        cases = generator.choice(self.lenders.identifiers, BANK_SIZE)
+        patch_size = self.configuration_manager.patch_size
+        return [load_patch(self.lenders, str(case), patch_size, generator)[0].to(self.device) for case in cases]
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch and open its progress bar."""

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from nnood.evaluation.metrics import ScoreHistogram, average_precision, exact_average_precision
 from nnood.planning.storage import CaseStore
 from nnood.scores import sample_score
 from nnood.tasks import TaskSettings, build_task
 from nnood.tasks.donors import Donors
+from nnood.training.loading import load_patch
 
 NORMAL = "normal"
 MAX_CASES = 40
@@ -101,21 +101,8 @@ class FixedPatches:
 
     def _load(self, case: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The patch around the middle of the foreground: image (1, C, *S), foreground (1, *S)."""
-        data, segmentation, _, properties = self._store.load_case(case)
-        locations = properties["class_locations"][1]
-        shape = data.shape[1:]
-        middle = np.median(locations[:, 1:], axis=0).astype(int) if len(locations) else np.array(shape) // 2
-        size = (1,) * (3 - len(self._patch_size)) + self._patch_size
-        starts = [
-            int(np.clip(m - n // 2, 0, total - n)) if total >= n else -((n - total) // 2)
-            for m, n, total in zip(middle, size, shape, strict=True)
-        ]
-        box = [[start, start + n] for start, n in zip(starts, size, strict=True)]
-        image = torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()
-        mask = torch.from_numpy(crop_and_pad_nd(segmentation, box, -1) == 1)
-        if len(self._patch_size) == 2:
-            image, mask = image[:, 0], mask[:, 0]
-        return image[None].to(self._device), mask.to(self._device)
+        image, mask = load_patch(self._store, case, self._patch_size)
+        return image[None].to(self._device), mask[None].to(self._device)
 
 
 class TaskScores:

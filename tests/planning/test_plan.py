@@ -15,8 +15,8 @@ PLAN = NnoodPlan(
     rotation_degrees=15.0,
     anomaly_size=(0.1, 0.7),
     configurations={
-        "2d": ConfigurationPlan((1, 20, 30), (0.4, 0.3)),
-        "3d_fullres": ConfigurationPlan((9, 9, 9), (1.0,)),
+        "2d": ConfigurationPlan((1, 20, 30), (0.4, 0.3), (0.6, 0.5)),
+        "3d_fullres": ConfigurationPlan((9, 9, 9), (1.0,), (1.5,)),
     },
 )
 
@@ -53,9 +53,11 @@ def test_missing_key_is_named(key):
         ("rotation_degrees", "much"),
         ("mirror_axes", 2),
         ("configurations", ["2d"]),
-        ("configurations", {"2d": {"foreground_extent": [0, 3], "label_sigma": [1.0]}}),
-        ("configurations", {"2d": {"foreground_extent": [3, 3], "label_sigma": [0.0]}}),
-        ("configurations", {"2d": {"foreground_extent": [3, 3], "label_sigma": [None]}}),
+        ("configurations", {"2d": {"foreground_extent": [0, 3], "label_sigma": [1.0], "label_saturation": [1.0]}}),
+        ("configurations", {"2d": {"foreground_extent": [3, 3], "label_sigma": [0.0], "label_saturation": [1.0]}}),
+        ("configurations", {"2d": {"foreground_extent": [3, 3], "label_sigma": [None], "label_saturation": [1.0]}}),
+        ("configurations", {"2d": {"foreground_extent": [3, 3], "label_sigma": [1.0], "label_saturation": [0.0]}}),
+        ("configurations", {"2d": {"foreground_extent": [3, 3], "label_sigma": [1.0], "label_saturation": []}}),
         ("configurations", {"2d": {"foreground_extent": [3, 3]}}),
     ],
 )
@@ -68,6 +70,6 @@ def test_invalid_plans_cannot_be_made():
     with pytest.raises(ValueError, match="anomaly_size"):
         replace(PLAN, anomaly_size=(0.7, 1.2))
     with pytest.raises(ValueError, match="extents"):
-        ConfigurationPlan((), (1.0,))
+        ConfigurationPlan((), (1.0,), (1.0,))
     with pytest.raises(ValueError, match="label scales"):
-        ConfigurationPlan((3, 3), ())
+        ConfigurationPlan((3, 3), (), ())

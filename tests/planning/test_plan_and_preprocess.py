@@ -65,6 +65,8 @@ def test_plans_hold_the_block_and_all_cases_are_stored(planned_once: Roots) -> N
     boxes = [np.ptp(np.nonzero(mask_of(planned_once, number)), axis=1) + 1 for number in range(6)]
     np.testing.assert_allclose(configuration.foreground_extent, np.median(boxes, axis=0), atol=1)
     assert 0.05 < configuration.label_sigma[0] < 2
+    # The 40th percentile of the differences whose median is twice sigma.
+    assert 0.5 < configuration.label_saturation[0] / (2 * configuration.label_sigma[0]) < 1
     store = CaseStore(str(planned_once.preprocessed / NAME / CONFIGURATION))
     assert sorted(store.identifiers) == CASES
     assert "3d_fullres (preprocessed, the default)" in describe_plans(planned_once.preprocessed / NAME)

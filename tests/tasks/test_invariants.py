@@ -40,15 +40,24 @@ class Case:
 
 def build(name: str, settings: TaskSettings) -> ComposedTask | Mixture:
     if name == MIXTURE:
-        return build_mixture(dict.fromkeys(TASKS, 1.0), settings, repeat=0.5)
+        return build_mixture(dict.fromkeys(TASKS, 1.0), settings)
     return build_task(name, settings)
+
+
+def lesions() -> torch.Tensor:
+    """Two templates: a ball, and two blobs side by side."""
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, 32)] * 3, indexing="ij")
+    ball = z**2 + y**2 + x**2 < 0.9
+    blobs = (z**2 + y**2 + (x.abs() - 0.5) ** 2) < 0.2
+    return torch.stack([ball, blobs]).to(torch.uint8) * 255
 
 
 def make_case(
     shape: tuple[int, ...], *, channels: int = 1, batch: int = 4, dtype: torch.dtype = torch.float32, unit: float = 1.0
 ) -> Case:
     image = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(7)) * unit
-    settings = TaskSettings(extent=shape, fractions=(0.3, 0.7), label_sigma=(0.4 * unit,) * channels)
+    sigma = (0.4 * unit,) * channels
+    settings = TaskSettings(extent=shape, fractions=(0.3, 0.7), label_sigma=sigma, lesions=lesions())
     return Case(image.to(dtype), torch.ones(batch, *shape, dtype=torch.bool), settings)
 
 

@@ -29,7 +29,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
 
 
 def patches(store: CaseStore, patch_size: tuple[int, ...], *, batch_size: int = 4, **changes: Any) -> FixedPatches:
-    settings = TaskSettings(extent=(14, 15, 10)[-len(patch_size) :], fractions=(0.3, 0.7), label_sigma=(0.4, 0.4))
+    lesions = torch.full((1, 32, 32, 32), 255, dtype=torch.uint8)
+    settings = TaskSettings((14, 15, 10)[-len(patch_size) :], (0.3, 0.7), (0.4, 0.4), lesions=lesions)
     options: dict[str, Any] = {"dataset": "Dataset999_Phantoms", "donors": CASES, "device": torch.device("cpu")}
     options.update(changes)
     tasks = options.pop("tasks", tuple(TASKS))

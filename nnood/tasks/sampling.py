@@ -1,0 +1,49 @@
+"""Reading an image between its voxels."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def sample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Interpolate linearly.
+
+    Args:
+        image: (C, *S) with two or three spatial axes.
+        positions: In voxels, 0 being the middle of the first: one tensor per axis of S, which together broadcast to the
+            wanted shape. Beyond the border its value is repeated.
+
+    Returns:
+        (C, *wanted) float32.
+    """
+    parts = [(2 * p + 1) / n - 1 for p, n in zip(positions, image.shape[1:], strict=True)]
+    grid = torch.stack(torch.broadcast_tensors(*reversed(parts)), dim=-1)
+    wanted = grid.shape[:-1]
+    values = torch.nn.functional.grid_sample(
+        image.float()[None],
+        grid.reshape(1, *[1] * (image.ndim - 2), -1, image.ndim - 1).to(image.device),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    return values.reshape(len(image), *wanted)
+
+
+def positions_in(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+    """Indices of a box's voxels as floats: one broadcastable tensor per axis."""
+    return [
+        torch.arange(n, device=device, dtype=torch.float32).reshape([-1 if i == axis else 1 for i in range(len(size))])
+        for axis, n in enumerate(size)
+    ]
+
+
+def combine(matrix: Sequence[Sequence[float]], positions: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Apply a linear map to positions that are given as one broadcastable tensor per axis; zeros cost nothing."""
+    result = []
+    for row in matrix:
+        terms = [factor * p for factor, p in zip(row, positions, strict=True) if factor != 0]
+        total = terms[0] if terms else torch.zeros_like(positions[0])
+        for term in terms[1:]:
+            total = total + term
+        result.append(total)
+    return result
