@@ -4,17 +4,17 @@
     python benchmarks/tasks.py --rounds 200
 
 In each round, augmentation and tasks get the same image and take turns, so that slow phases of the machine hit them
-alike; all tasks plant one anomaly in a box of the same size, and over the rounds the sizes go evenly through the default
-fractions of the object. An anomaly's own label and the copy of the image are included. Times are heavy-tailed (most of
-the augmentation's transforms are rare), so means and medians are printed; shares are those of the means.
+alike; all tasks plant one anomaly in a box of the same size, and over the rounds the sizes go evenly through a plan's
+default fractions of the object. An anomaly's own label and the copy of the image are included. Times are heavy-tailed
+(most of the augmentation's transforms are rare), so means and medians are printed; shares are those of the means.
 
-Then Poisson blending alone against pie-torch's, if that is installed, and on a GPU a mixture of all tasks against a training
-step of nnU-Net's default network, if there is one.
+Then Poisson blending alone against pie-torch's, if that is installed, and on a GPU, if there is one, a mixture of all
+tasks against a training step of nnU-Net's default network.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median
 
 import numpy as np
@@ -90,7 +90,7 @@ def timed(call: Callable[[], object], seconds: list[float]) -> object:
     return result
 
 
-def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print Markdown."""
     for row in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(row)} |")
@@ -139,49 +139,44 @@ def against_augmentation(shape: tuple[int, ...], rounds: int) -> None:
         print(f"Calls of {len(fractions)} in which nothing could be planted: {lost}.\n")
 
 
-def blends(mixed: bool) -> Iterator[tuple[str, Callable[[], object], str]]:
-    """Name, call and implementation of Poisson blending of one box in one image."""
+def blends(mixed: bool) -> list[tuple[str, Callable[[], object]]]:
+    """Implementations of Poisson blending and calls of them, on the same box of the same image."""
     image, donor = torch.from_numpy(np.stack([noise(PATCH, 3, seed) for seed in range(2)]))
-    corner = ((PATCH[0] - BOX) // 2,) * 3
-    box = tuple(slice(start, start + BOX) for start in corner)
-    new, mask = donor[box].contiguous(), ball((BOX,) * 3)
-    poisson, depth, generator = Poisson(mixed=mixed), mask.float(), torch.Generator()
-
-    def own() -> object:
-        result = image.clone()
-        result[box] = poisson(image[box][None], new[None], depth, generator)[0][0]
-        return result
-
-    yield "nnood", own, ""
+    box = (slice((PATCH[0] - BOX) // 2, (PATCH[0] + BOX) // 2),) * 3
+    old, new, mask = image[box], donor[box], ball((BOX,) * 3).float()
+    poisson, generator = Poisson(mixed=mixed), torch.Generator()
+    own = ("nnood", lambda: poisson(old[None], new[None], mask, generator))
     if pietorch is None:
-        return
-    coordinates = torch.tensor(corner)
+        return [own]
+    # pie-torch sets the mask's faces to 0 in place; they are that already, since the ball does not reach them.
+    corner = torch.zeros(3, dtype=torch.long)
+    arrays = [tensor.numpy() for tensor in (old, new, mask, corner)]
     cached = pietorch.CachedPoissonBlender([(new.shape, None)])
-    arrays = image.numpy(), new.numpy()
-    # It sets the mask's faces to zero in place: they are that already, since the ball does not reach them.
-    values = mask.float()
-    yield "pie-torch", lambda: pietorch.blend(image, new, values, coordinates, mixed), "blend"
-    yield "pie-torch", lambda: cached.blend(image, new, values, coordinates, mixed), "CachedPoissonBlender.blend"
-    yield "pie-torch", lambda: pietorch.blend_dst_numpy(*arrays, values.numpy(), corner, mixed), "blend_dst_numpy"
+    return [
+        own,
+        ("pie-torch blend", lambda: pietorch.blend(old, new, mask, corner, mixed)),
+        ("pie-torch CachedPoissonBlender", lambda: cached.blend(old, new, mask, corner, mixed)),
+        ("pie-torch blend_dst_numpy", lambda: pietorch.blend_dst_numpy(*arrays, mixed)),
+    ]
 
 
 def against_pie_torch(rounds: int) -> None:
-    """Blending alone: a copy of the image with the blended box in it."""
-    print(f"## Poisson blending of a box of {BOX}^3 in an image of {PATCH[0]}^3, {rounds} rounds\n")
+    """Blending of the box alone, without a copy of the image."""
+    print(f"## Poisson blending of a box of {BOX}^3, {rounds} rounds\n")
     if pietorch is None:
         print("pie-torch: skipped; `pip install --no-deps pie-torch` to include it.\n")
     rows: list[list[str]] = []
     for mixed in (False, True):
-        implementations = list(blends(mixed))
-        seconds: list[list[float]] = [[] for _ in implementations]
-        for _ in range(3 + rounds):
-            for (_, call, _), times in zip(implementations, seconds, strict=True):
-                timed(call, times)
-        own = mean(seconds[0][3:])
-        for (package, _, function), times in zip(implementations, seconds, strict=True):
-            name = f"{package} {function}".strip() + (", mixed gradients" if mixed else "")
-            rows.append([name, *milliseconds(times[3:]), f"{mean(times[3:]) / own:.1f}"])
-    table(("implementation", "mean ms", "median ms", "times nnood's"), iter(rows))
+        calls = blends(mixed)
+        seconds: Seconds = {name: [] for name, _ in calls}
+        for _ in range(WARM_UP + rounds):
+            for name, call in calls:
+                timed(call, seconds[name])
+        kept = {name: times[WARM_UP:] for name, times in seconds.items()}
+        suffix = ", mixed gradients" if mixed else ""
+        own = mean(kept["nnood"])
+        rows += [[name + suffix, *milliseconds(times), f"{mean(times) / own:.1f}"] for name, times in kept.items()]
+    table(("implementation", "mean ms", "median ms", "times nnood's"), rows)
 
 
 def default_network() -> PlainConvUNet:
@@ -248,7 +243,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for edge in arguments.edges:
         against_augmentation(SHAPES[edge], arguments.rounds)
-    against_pie_torch(max(1, arguments.rounds // 4))
+    against_pie_torch(max(1, arguments.rounds // 2))
     print(f"## A batch of {BATCH} patches of {PATCH[0]}^3 on a GPU\n")
     if torch.cuda.is_available():
         against_training(arguments.rounds)

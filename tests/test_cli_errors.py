@@ -338,6 +338,7 @@ def test_tasks_that_lack_something(run, user):
 def test_donors_that_do_not_fit(run, user):
     run("train", "101", "1", "--donors", "102").names(UNTRAINED, "nnood_plan_and_preprocess")
     run("train", "101", "1", "--donors", "55").names("'55'")
+    run("train", "101", "1", "--donors", "101").names(DATASET, "another data set")
 
 
 def test_unknown_device(run, user):

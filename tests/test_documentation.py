@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import nnood.tasks
 from nnood import cli
+from nnood.tasks.donors import Donors
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "documentation").rglob("*.md"))]
@@ -46,3 +49,28 @@ def test_architecture_names_what_exists() -> None:
     named = re.findall(r"`(nnood/[\w/.]+)`", text)
     assert named
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (16, 20, 12), (1, 24, 20)])
+def test_the_guide_adds_a_task(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "documentation" / "how_to" / "add_a_task.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert 0 < sum(bool(line.strip()) for line in code.splitlines()) < 20
+    # A copy, so that the name is gone from the table afterwards.
+    known = nnood.tasks.TASKS
+    table = dict(known)
+    monkeypatch.setattr(nnood.tasks, "TASKS", table)
+    exec(code, {})  # our own guide
+    (name,) = table.keys() - known.keys()
+    assert f"-t {name}" in page
+    image = torch.randn(4, 2, *shape, generator=torch.Generator().manual_seed(0))
+    donors = Donors()
+    donors.begin_batch(["a", "b", "c", "d"], image)
+    task = nnood.tasks.build_task(name, nnood.tasks.TaskSettings(shape, (0.3, 0.7), (0.4, 0.4)))
+    foreground = torch.ones(4, *shape, dtype=torch.bool)
+    result = task(image, foreground, donors, torch.Generator().manual_seed(0))
+    assert not result.failed.any()
+    assert result.label.flatten(1).any(dim=1).all()
+    changed = (result.image != image).any(dim=1, keepdim=True)
+    assert changed[result.label > 0].float().mean() > 0.9
+    assert not changed.all()

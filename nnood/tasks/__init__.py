@@ -18,6 +18,7 @@ from nnood.tasks.foreign_tasks import (
     poisson_inter,
     poisson_intra,
 )
+from nnood.tasks.labels import LABELS
 from nnood.tasks.own_tasks import random_shape, sink, smooth_intensity, source
 from nnood.tasks.settings import TaskSettings
 from nnood.tasks.task import ComposedTask, Mixture
@@ -65,10 +66,13 @@ def build_task(name: str, settings: TaskSettings) -> ComposedTask:
     """Build a task by its name.
 
     Raises:
-        ValueError: If there is none of that name, the message lists the known ones; or if it lacks what it needs.
+        ValueError: If there is no task or label of that name, the message lists the known ones; or if the task lacks
+            what it needs.
     """
     if name not in TASKS:
         raise ValueError(f"There is no task {name!r}; known are {', '.join(TASKS)}.")
+    if settings.label not in LABELS:
+        raise ValueError(f"There is no label {settings.label!r}; known are {', '.join(LABELS)}.")
     task = TASKS[name](settings)
     return task if settings.repeat is None else replace(task, repeat=settings.repeat)
 

@@ -81,7 +81,7 @@ class Logistic:
 
     def __call__(self, before: torch.Tensor, after: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Of the mean change over the channels."""
-        scale = torch.tensor(self.saturation, device=before.device).reshape(-1, *[1] * weight.ndim)
+        scale = torch.tensor(self.saturation, device=before.device, dtype=torch.float32).reshape(-1, *[1] * weight.ndim)
         change = ((after - before).abs() / scale).mean(dim=0)
         low, high = (math.log(p / (1 - p)) for p in (0.1, 0.99))
         return torch.sigmoid(low + (high - low) * change)

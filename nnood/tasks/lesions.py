@@ -27,17 +27,19 @@ def lesion_template(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray | 
     piece = pieces == 1 + sizes.argmax()
     piece = piece[ndimage.find_objects(piece.astype(np.uint8))[0]]
     edges = np.asarray(spacing, dtype=float)
-    if piece.shape[0] == 1:
-        thickness = max(1, round(max(piece.shape[1:]) * min(edges[1:]) / edges[0]))
+    if mask.shape[0] == 1:
+        thickness = max(1, round(max(piece.shape * edges) / edges[0]))
         piece = np.repeat(piece, thickness, axis=0)
     voxels = np.argwhere(piece) * edges
     middle = voxels.mean(axis=0)
     radius = np.linalg.norm(voxels - middle, axis=1).max() + np.linalg.norm(edges) / 2
     step = 2 * radius / EDGE
     # Half a voxel of the template wide, so that thin parts leave a trace in it.
-    smoothed = ndimage.gaussian_filter(np.pad(piece.astype(np.float32), 2), np.maximum(step / edges - 1, 0) / 2)
+    margin = 2 + np.ceil(step / edges).astype(int)
+    padded = np.pad(piece.astype(np.float32), [(n, n) for n in margin])
+    smoothed = ndimage.gaussian_filter(padded, np.maximum(step / edges - 1, 0) / 2)
     positions = (np.indices((EDGE,) * 3) + 0.5) * step - radius
-    where = (positions + middle[:, None, None, None]) / edges[:, None, None, None] + 2
+    where = (positions + middle[:, None, None, None]) / edges[:, None, None, None] + margin[:, None, None, None]
     values = ndimage.map_coordinates(smoothed, where, order=1)
     values = values / max(values.max(), 1e-6)
     return np.round(255 * values).astype(np.uint8)

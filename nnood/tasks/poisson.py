@@ -76,15 +76,16 @@ class Poisson:
         factor = uniform(generator, *self.factor)
         # Masks as numbers: products are several times faster than selecting.
         inside = torch.gt(depth, 0, out=torch.empty_like(depth))
-        divergence = torch.zeros(old.shape, device=old.device)
+        difference = new - old
+        divergence = torch.zeros_like(difference)
         for axis in range(1, old.ndim):
             n = old.shape[axis] - 1
             if n == 0:
                 continue
-            own, foreign = old.diff(dim=axis), new.diff(dim=axis)
-            change = foreign - own
+            change = difference.diff(dim=axis)
             if self.mixed:
-                change *= torch.le(own.abs_(), foreign.abs_(), out=own)
+                own, foreign = old.diff(dim=axis).abs_(), new.diff(dim=axis).abs_()
+                change *= torch.le(own, foreign, out=own)
             change *= inside.narrow(axis - 1, 0, n)
             change *= inside.narrow(axis - 1, 1, n)
             divergence.narrow(axis, 0, n).add_(change)

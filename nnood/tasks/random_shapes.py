@@ -34,10 +34,7 @@ def _draw(form: Form, size: Sequence[int], generator: torch.Generator, device: t
     if coarse != thick:
         mode = INTERPOLATION[len(thick) - 1]
         depth = torch.nn.functional.interpolate(depth, size=thick, mode=mode, align_corners=False)
-    depth = depth.reshape(tuple(size))
-    deepest = depth.max()
-    # In a box of a few voxels, all of them may lie beside the shape.
-    return Outline(depth if deepest > 0 else (depth == deepest).float())
+    return Outline.of(depth.reshape(tuple(size)))
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,12 @@ class Outline:
     depth: torch.Tensor
     frame: Frame | None = None
 
+    @classmethod
+    def of(cls, depth: torch.Tensor, frame: Frame | None = None) -> "Outline":
+        """An outline with something inside: in a box of a few voxels, all of them may lie beside a slanted shape."""
+        deepest = depth.max()
+        return cls(depth, frame) if deepest > 0 else cls((depth == deepest).float())
+
 
 class Shape(Protocol):
     """Draws outlines of any size."""
@@ -126,7 +132,7 @@ class Convex:
         if self.rotated:
             coordinates = combine(np.linalg.inv(self.matrix(len(coordinates), generator)).tolist(), coordinates)
         frame = Frame(coordinates, self.euclidean)
-        return Outline(1 - frame.norm().expand(tuple(size)), frame)
+        return Outline.of(1 - frame.norm().expand(tuple(size)), frame)
 
     def matrix(self, dimensions: int, generator: torch.Generator) -> np.ndarray:
         """A random linear map (D, D) whose image of the unit cube or ball touches all faces of the box [-1, 1]^D."""

@@ -146,6 +146,8 @@ def _with_tasks(recipe: Recipe, tasks: Sequence[str]) -> Recipe:
 def _with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any], configuration: str) -> Recipe:
     """The recipe with foreign patches from another data set, under a name of its own."""
     name = find_dataset_name(donors, roots)
+    if name == plans["dataset_name"]:
+        raise UserError(f"--donors is {name} itself, whose cases lend patches anyway; name another data set.")
     lenders = load_plans(roots, name)
     choose_configuration(lenders, configuration)
     cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)

@@ -1,9 +1,9 @@
+"""Who lends to whom."""
+
 import torch
 
 from nnood.tasks import TaskSettings, build_task
-from nnood.tasks.donors import Donors
-
-WHOLE = (slice(None), slice(None))
+from nnood.tasks.donors import BANK_SIZE, Donors
 
 
 def images_of(*values: float) -> torch.Tensor:
@@ -13,8 +13,8 @@ def images_of(*values: float) -> torch.Tensor:
 
 def drawn(donors: Donors, target: int, count: int = 100) -> set[float]:
     generator = torch.Generator().manual_seed(0)
-    patches = [donors.patch(target, WHOLE, generator) for _ in range(count)]
-    return {patch.unique().item() for patch in patches if patch is not None}
+    images = [donors.image(target, generator) for _ in range(count)]
+    return {image.unique().item() for image in images if image is not None}
 
 
 def test_never_the_same_case():
@@ -25,14 +25,13 @@ def test_never_the_same_case():
     assert drawn(donors, 1) == {1, 2, 3}
 
 
-def test_the_same_region():
+def test_a_donor_is_lent_as_it_is():
     donors = Donors()
-    image = torch.arange(64.0).reshape(1, 1, 8, 8)
-    donors.begin_batch(["a", "b"], torch.cat([torch.zeros(1, 1, 8, 8), image]))
-    box = (slice(2, 5), slice(1, 8))
-    patch = donors.patch(0, box, torch.Generator())
-    assert patch is not None
-    assert torch.equal(patch, image[0][(slice(None), *box)])
+    image = torch.arange(128.0).reshape(1, 2, 8, 8)
+    donors.begin_batch(["a", "b"], torch.cat([torch.zeros(1, 2, 8, 8), image]))
+    lent = donors.image(0, torch.Generator())
+    assert lent is not None
+    assert torch.equal(lent, image[0])
 
 
 def test_the_bank_keeps_the_newest_only():
@@ -42,11 +41,33 @@ def test_the_bank_keeps_the_newest_only():
     assert drawn(donors, 0) == {6, 7, 8}
 
 
-def test_patches_of_another_size_are_no_donors():
+def test_the_bank_is_bounded_by_itself():
+    donors = Donors()
+    for number in range(100):
+        donors.begin_batch([f"case {number}"], images_of(number))
+    assert drawn(donors, 0, count=1000) == set(range(99 - BANK_SIZE, 99))
+
+
+def test_images_of_another_size_are_no_donors():
     donors = Donors()
     donors.begin_batch(["a"], torch.zeros(1, 1, 9, 9))
-    donors.begin_batch(["b"], images_of(1))
-    assert drawn(donors, 0) == set()
+    donors.begin_batch(["b"], torch.zeros(1, 2, 8, 8))
+    donors.begin_batch(["c"], images_of(1))
+    assert donors.image(0, torch.Generator()) is None
+
+
+def test_external_images_lend_all_and_the_own_none():
+    donors = Donors(external=[*images_of(7, 8), torch.zeros(1, 9, 9)])
+    donors.begin_batch(["a", "b"], images_of(1, 2))
+    donors.begin_batch(["c", "d"], images_of(3, 4))
+    assert drawn(donors, 0) == {7, 8}
+    assert drawn(donors, 1) == {7, 8}
+
+
+def test_external_images_of_another_size_leave_no_donor():
+    donors = Donors(external=[torch.zeros(1, 9, 9)])
+    donors.begin_batch(["a", "b"], images_of(1, 2))
+    assert donors.image(0, torch.Generator()) is None
 
 
 def test_without_a_donor_fpi_fails_and_is_counted():

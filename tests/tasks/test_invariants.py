@@ -8,6 +8,7 @@ import torch
 
 from nnood.tasks import TASKS, TaskSettings, build_mixture, build_task
 from nnood.tasks.donors import Donors
+from nnood.tasks.labels import LABELS
 from nnood.tasks.task import ComposedTask, Corrupted, Mixture
 
 MIXTURE = "mixture of all"
@@ -94,7 +95,7 @@ def assert_consistent(case: Case, result: Corrupted) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("channels", "batch"), [(1, 1), (1, 4), (4, 2)])
+@pytest.mark.parametrize(("channels", "batch"), [(1, 1), (1, 4), (2, 3), (3, 2), (4, 2)])
 def test_contract(name: str, shape: tuple[int, ...], channels: int, batch: int) -> None:
     case = make_case(shape, channels=channels, batch=batch)
     image, foreground = case.image.clone(), case.foreground.clone()
@@ -112,6 +113,24 @@ def test_contract(name: str, shape: tuple[int, ...], channels: int, batch: int) 
     assert outside.any()
     assert torch.equal(result.image[outside.expand_as(image)], image[outside.expand_as(image)])
     assert not result.label[outside].any()
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_every_label_keeps_the_contract(name: str, shape: tuple[int, ...], label: str) -> None:
+    """Another label changes nothing but the label, and is of the same voxels."""
+    case = make_case(shape, channels=2)
+    default = case.corrupt(name, seed=2)
+    case.settings = replace(case.settings, label=label)
+    touched = torch.zeros_like(case.image, dtype=torch.bool)
+    result = case.corrupt_by(recording(build(name, case.settings), touched), seed=2)
+    assert result.label.dtype == torch.float32
+    assert result.label.shape == (len(case.image), 1, *shape)
+    assert_consistent(case, result)
+    assert not result.failed.all()
+    assert torch.equal(result.image, default.image)
+    assert torch.equal(result.label > 0, default.label > 0)
+    assert not result.label[~touched.any(dim=1, keepdim=True)].any()
 
 
 @pytest.mark.parametrize("shape", SHAPES[:2])

@@ -1,4 +1,5 @@
-import math
+"""Shares of a mixture's tasks."""
+
 from typing import Any
 
 import numpy as np
@@ -19,46 +20,34 @@ class Counting:
     def __init__(self) -> None:
         self.counts = np.zeros(IMAGES, dtype=int)
 
-    def corrupt(self, targets: list[int], result: Any, *_: Any) -> Any:
+    def corrupt(self, targets: list[int], *_: Any) -> None:
         np.add.at(self.counts, np.array(targets, dtype=int), 1)
-        return result
 
 
-def counts(weights: tuple[float, ...], **options: float) -> np.ndarray:
+def counts(weights: tuple[float, ...], normal: float = 0.0) -> np.ndarray:
     """How often each task is asked for each image: (tasks, images)."""
     tasks: Any = tuple(Counting() for _ in weights)
     image = torch.zeros(IMAGES, 1, 1, 1)
-    mixture = Mixture(tasks, weights, **options)  # type: ignore[arg-type]
+    mixture = Mixture(tasks, weights, normal)
     mixture(image, torch.ones(IMAGES, 1, 1, dtype=torch.bool), Donors(), torch.Generator().manual_seed(11))
     return np.stack([task.counts for task in tasks])
 
 
-def assert_share(hits: np.ndarray, share: float) -> None:
-    """Within 4.5 standard deviations of a binomial share: one in 150,000 right implementations would fail."""
-    assert hits.mean() == pytest.approx(share, abs=4.5 * math.sqrt(share * (1 - share) / hits.size))
-
-
-def test_shares_follow_the_weights():
+def test_shares_follow_the_weights(assert_share):
     first, second, third = counts((1.0, 3.0, 0.0), normal=1.0)
     assert ((first + second) <= 1).all()
-    assert_share(first == 1, 0.2)
-    assert_share(second == 1, 0.6)
-    assert_share(first + second == 0, 0.2)
+    assert_share(first.sum(), IMAGES, 0.2)
+    assert_share(second.sum(), IMAGES, 0.6)
+    assert_share((first + second == 0).sum(), IMAGES, 0.2)
     assert not third.any()
 
 
-def test_number_of_anomalies_with_repetition():
-    first, second = counts((1.0, 1.0), normal=0.5, repeat=0.5)
-    number = first + second
-    assert_share(number == 0, 0.2)
-    planted = number[number > 0]
-    for anomalies, share in ((1, 0.5), (2, 0.25), (3, 0.125), (4, 0.125)):
-        assert_share(planted == anomalies, share)
-    # 1 + 1/2 + 1/4 + 1/8; the variance of that truncated geometric number is 1.109.
-    assert planted.mean() == pytest.approx(1.875, abs=4.5 * math.sqrt(1.109 / planted.size))
-    # Each repetition draws its task anew.
-    pairs = first[number == 2]
-    assert_share(pairs == 1, 0.5)
+def test_without_a_share_of_normal_images_every_image_is_for_one_task(assert_share):
+    first, second = counts((2.0, 2.0))
+    assert (first + second == 1).all()
+    assert_share(first.sum(), IMAGES, 0.5)
+    # Images are drawn independently of each other.
+    assert_share((first[::2] == first[1::2]).sum(), IMAGES // 2, 0.5)
 
 
 def test_normal_images_are_untouched_and_no_failures():
@@ -71,6 +60,12 @@ def test_normal_images_are_untouched_and_no_failures():
     assert 16 < normal.sum() < 48
     assert torch.equal(result.image[normal], image[normal])
     assert result.failed.sum() <= 3
+
+
+def test_the_settings_reach_every_task():
+    mixture = build_mixture({"fpi": 1.0, "sink": 2.0}, TaskSettings((8, 8), (0.3, 0.7), (0.4,), repeat=0.25))
+    assert mixture.weights == (1.0, 2.0)
+    assert [task.repeat for task in mixture.tasks] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("weights", [{}, {"fpi": -1.0}, {"fpi": 0.0}])

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from nnood.paths import Roots
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.safety import read_json, write_json
 from nnood.training import trainer
+from nnood.training.recipes import RECIPES
 from nnood.training.train import train
 
 NAME = "Dataset999_Phantoms"
@@ -47,6 +49,22 @@ def test_another_data_set_lends_all_patches(planned: Roots, monkeypatch: pytest.
     assert len(shapes) == 1
     assert all(len(patches) == 16 for patches in lent)
     assert not torch.equal(lent[0][0], lent[1][0])
+
+
+def test_a_recipe_may_choose_label_and_repetition(planned: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPES["nnood"], name="binary", label="binary", repeat=None)
+    monkeypatch.setitem(RECIPES, "binary", recipe)
+    labels = []
+
+    def recorded(label: torch.Tensor, shapes: list[list[int]]) -> list[torch.Tensor]:
+        labels.append(label)
+        return original(label, shapes)
+
+    original = trainer.downsample_label
+    monkeypatch.setattr(trainer, "downsample_label", recorded)
+    (folder,) = train("999", ["0"], planned, recipe="binary", epochs=1, iterations=3)
+    assert set(torch.cat(labels).unique().tolist()) == {0.0, 1.0}
+    assert read_json(folder / "settings.json")["recipe"]["label"] == "binary"
 
 
 def test_donors_of_other_channels_are_refused(planned: Roots) -> None:
