@@ -21,10 +21,10 @@ from nnood.training.train import train
 logger = logging.getLogger(__name__)
 
 DATASET = "Dataset999_Phantoms"
-# A network and a schedule that two CPU cores finish in about four minutes.
+# A network and a schedule that two CPU cores finish in about five minutes.
 BASE_FEATURES = 8
 GPU_MEMORY_TARGET = 2.0
-EPOCHS, ITERATIONS = 16, 60
+EPOCHS, ITERATIONS = 24, 60
 
 
 def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:

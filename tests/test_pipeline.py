@@ -21,6 +21,7 @@ from nnood.inference.predictor import ScorePredictor
 from nnood.paths import Roots
 from nnood.phantoms import make_phantom
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
+from nnood.training.recipes import RECIPES
 from nnood.training.train import train
 
 CPU = torch.device("cpu")
@@ -177,7 +178,7 @@ def test_training_says_where_it_writes_and_leaves_everything(user):
         assert min(progress.size) > 100
     assert len(list(fold.glob("training_log_*.txt"))) == 1
     summary = json.loads((fold / "validation" / "summary.json").read_text())
-    assert set(summary["voxel_ap"]) == {"fpi", "smooth_intensity"}
+    assert set(summary["voxel_ap"]) == set(RECIPES["nnood"].tasks)
     assert 0 <= summary["mean_voxel_ap"] <= summary["best_mean_voxel_ap"] <= 1
     assert math.isfinite(summary["val_losses"])
     assert summary["has_learned"] or "has learned nothing yet" in user.said["train"].stdout

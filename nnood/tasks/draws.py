@@ -47,17 +47,15 @@ def rotation(generator: torch.Generator, dimensions: int, degrees: float) -> np.
     result = np.eye(dimensions)
     pairs = list(itertools.combinations(range(dimensions), 2))
     for (first, second), angle in zip(pairs, uniforms(generator, -degrees, degrees, len(pairs)), strict=True):
-        plane = np.eye(dimensions)
-        plane[first, first] = plane[second, second] = math.cos(math.radians(angle))
-        plane[second, first] = math.sin(math.radians(angle))
-        plane[first, second] = -plane[second, first]
-        result = result @ plane
+        cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        result[:, [first, second]] = result[:, [first, second]] @ [[cosine, -sine], [sine, cosine]]
     return result
 
 
 def shear(generator: torch.Generator, dimensions: int, most: float) -> np.ndarray:
     """A shear matrix (D, D): ones on the diagonal, above it numbers from [-most, most)."""
     result = np.eye(dimensions)
-    above = np.triu_indices(dimensions, 1)
-    result[above] = uniforms(generator, -most, most, len(above[0]))
+    pairs = list(itertools.combinations(range(dimensions), 2))
+    for pair, draw in zip(pairs, uniforms(generator, -most, most, len(pairs)), strict=True):
+        result[pair] = draw
     return result

@@ -21,7 +21,7 @@ SATURATION_OF_MEDIAN = 0.7775
 
 def close_holes(values: torch.Tensor, radius: int = 1) -> torch.Tensor:
     """Grey-scale closing of (*S): dilation, then erosion. Beyond the border counts as neutral, so nothing is erased."""
-    return -shifted_maximum(-shifted_maximum(values, radius), radius)
+    return shifted_maximum(shifted_maximum(values, radius), radius, torch.minimum)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,15 @@ class Label:
             (*box) in [0, 1]; changes too small to be seen (below `MIN_LABEL`, or `MIN_PEAK` at most) count as none.
         """
         sigma = torch.tensor(self.sigma, device=before.device, dtype=torch.float32).reshape(-1, *[1] * weight.ndim)
-        distance = (((after - before) / sigma) ** 2).amax(dim=0)
-        label = close_holes(-torch.expm1(-0.5 * distance))
-        visible = (weight > 0) & (label >= MIN_LABEL) & (label.amax() >= MIN_PEAK)
-        return torch.where(visible, label if self.value is None else self.value(before, after, weight), 0.0)
+        change = (after - before).div_(sigma)
+        distance = change.mul_(change)
+        distance = distance[0] if len(distance) == 1 else distance.amax(dim=0)
+        label = close_holes(distance.mul_(-0.5).expm1_().neg_())
+        # Masks as numbers: on a CPU, products are several times faster than selecting.
+        visible = torch.ge(label, MIN_LABEL, out=torch.empty_like(label))
+        visible *= label.amax() >= MIN_PEAK
+        visible *= torch.gt(weight, 0, out=torch.empty_like(label))
+        return visible * (label if self.value is None else self.value(before, after, weight))
 
 
 def _binary(before: torch.Tensor, after: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

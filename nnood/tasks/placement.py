@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
 import torch
 
 from nnood.tasks.draws import integer, uniform
@@ -32,12 +33,11 @@ def draw_centre(foreground: torch.Tensor, generator: torch.Generator) -> list[in
 
     Random positions are tried first: listing a whole patch's foreground costs more than the anomaly itself.
     """
-    shape = torch.tensor(foreground.shape, device=generator.device)
-    draws = torch.rand(CENTRE_DRAWS, foreground.ndim, generator=generator, device=generator.device)
-    positions = (draws * shape).long().to(foreground.device)
-    hits = foreground[tuple(positions.T)].nonzero()
-    if len(hits):
-        return positions[hits[0, 0]].tolist()
+    draws = torch.randint(foreground.numel(), (CENTRE_DRAWS,), generator=generator, device=generator.device)
+    hits = foreground.take(draws.to(foreground.device)).tolist()
+    if True in hits:
+        index = int(draws[hits.index(True)])
+        return [int(i) for i in np.unravel_index(index, tuple(foreground.shape))]
     listed = foreground.nonzero()
     if not len(listed):
         return None
@@ -97,7 +97,7 @@ def place(
         outline = shape(size, generator, foreground.device)
         mask = outline.depth > 0
         inside = foreground[box]
-        covered, voxels = torch.stack([(mask & inside).sum(), mask.sum()]).tolist()
+        covered, voxels = int(torch.count_nonzero(mask & inside)), int(torch.count_nonzero(mask))
         if voxels == 0:  # too thin for the grid
             continue
         if covered / voxels > best_overlap:

@@ -3,6 +3,7 @@
 They are computed on a coarse grid and interpolated: their depth is smooth, and a fine grid would cost many times more.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,17 +11,27 @@ import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
 
-from nnood.tasks.draws import gaussian, integer, rotation, sign, uniform
+from nnood.tasks.draws import gaussian, integer, rotation, sign, uniform, uniforms
+from nnood.tasks.placement import draw_centre
 from nnood.tasks.sampling import sample
 from nnood.tasks.shapes import Outline, box_coordinates
 
 # Voxels of the coarse grid per axis, for one, two and three axes.
-COARSE = (64, 32, 24)
+COARSE = (32, 32, 24)
 INTERPOLATION = ("linear", "bilinear", "trilinear")
 CPU = torch.device("cpu")
+# Smallest and largest radius of one of several polyhedra, relative to half of the box.
+PIECES = (0.25, 0.5)
 
 # Depths (N,) of points (N, D) of the box [-1, 1]^D.
-Form = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Form = Callable[[np.ndarray, torch.Generator], np.ndarray]
+
+
+@functools.lru_cache(maxsize=64)
+def _grid(size: tuple[int, ...]) -> np.ndarray:
+    """The voxels of a box as points (N, D); shared, so never to be modified."""
+    axes = np.broadcast_arrays(*[axis.numpy() for axis in box_coordinates(size, CPU)])
+    return np.stack([axis.ravel() for axis in axes], axis=1)
 
 
 def _draw(form: Form, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Outline:
@@ -28,10 +39,9 @@ def _draw(form: Form, size: Sequence[int], generator: torch.Generator, device: t
     thick = [n for n in size if n > 1]
     if not thick:
         return Outline(torch.ones(tuple(size), device=device))
-    coarse = [min(n, COARSE[len(thick) - 1]) for n in thick]
-    axes = torch.broadcast_tensors(*box_coordinates(coarse, CPU)) if len(thick) > 1 else box_coordinates(coarse, CPU)
-    depth = form(torch.stack([axis.flatten() for axis in axes], dim=1), generator).reshape(1, 1, *coarse).to(device)
-    if coarse != thick:
+    coarse = tuple(min(n, COARSE[len(thick) - 1]) for n in thick)
+    depth = torch.from_numpy(form(_grid(coarse), generator).astype(np.float32)).reshape(1, 1, *coarse).to(device)
+    if coarse != tuple(thick):
         mode = INTERPOLATION[len(thick) - 1]
         depth = torch.nn.functional.interpolate(depth, size=thick, mode=mode, align_corners=False)
     return Outline.of(depth.reshape(tuple(size)))
@@ -67,40 +77,40 @@ class Stroke:
         """See `Shape`."""
         return _draw(self._form, size, generator, device)
 
-    def walk(self, dimensions: int, generator: torch.Generator) -> torch.Tensor:
+    def walk(self, dimensions: int, generator: torch.Generator) -> np.ndarray:
         """The walk's points (N, D), in pixels of an image of 128 x 128."""
-        count = integer(generator, self.points[0], self.points[1] + 1)
-        steps = torch.zeros(count - 1, dimensions)
-        draws = torch.rand(count - 1, 2, generator=generator, device=generator.device).cpu()
-        angles = torch.deg2rad(self.bend * draws[:, 0])
-        lengths = self.length[0] + (self.length[1] - self.length[0]) * draws[:, 1]
-        steps[:, 0] = angles.cos()
+        count = integer(generator, self.points[0], self.points[1] + 1) - 1
+        angles = np.radians(uniforms(generator, 0, self.bend, count))
+        lengths = np.array(uniforms(generator, *self.length, count))
+        steps = np.zeros((count, dimensions))
+        steps[:, 0] = np.cos(angles)
         if dimensions > 1:
-            aside = gaussian(generator, (count - 1, dimensions - 1), CPU).abs()
-            aside = aside / aside.norm(dim=1, keepdim=True).clamp(min=1e-6)
-            steps[:, 1:] = angles.sin()[:, None] * aside
+            aside = np.abs(gaussian(generator, (count, dimensions - 1), CPU).numpy())
+            aside /= np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-6)
+            steps[:, 1:] = np.sin(angles)[:, None] * aside
             steps[1::2, 1:] *= -1
-        steps = steps * lengths[:, None] @ torch.from_numpy(rotation(generator, dimensions, 180)).float().T
-        return torch.cat([torch.zeros(1, dimensions), steps.cumsum(dim=0)])
+        steps = steps * lengths[:, None] @ rotation(generator, dimensions, 180).T
+        return np.concatenate([np.zeros((1, dimensions)), np.cumsum(steps, axis=0)])
 
-    def _form(self, points: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _form(self, points: np.ndarray, generator: torch.Generator) -> np.ndarray:
         walk = self.walk(points.shape[1], generator)
         radius = uniform(generator, *self.width) / self.window
-        start = torch.rand(points.shape[1], generator=generator, device=generator.device).cpu()
+        start = np.array(uniforms(generator, 0, 1, points.shape[1]))
         room = 2 * (1 - radius)
         # Folding at the faces, as between two mirrors.
-        folded = ((2 * walk / self.window + start * room) % (2 * room) - room).abs() - room / 2
-        return 1 - _distance_to_path(points, folded) / radius
+        folded = np.abs((2 * walk / self.window + start * room) % (2 * room) - room) - room / 2
+        return 1 - _distance_to_path(points, folded.astype(np.float32)) / radius
 
 
-def _distance_to_path(points: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+def _distance_to_path(points: np.ndarray, path: np.ndarray) -> np.ndarray:
     """Distance (N,) of each point (N, D) to a path through the points (M, D)."""
-    start, step = path[:-1], path.diff(dim=0)
-    length = (step**2).sum(dim=1)
-    along = points @ step.T - (start * step).sum(dim=1)
-    square = (points**2).sum(dim=1, keepdim=True) - 2 * points @ start.T + (start**2).sum(dim=1)
-    share = (along / length).clamp(0, 1)
-    return (square - share * (2 * along - share * length)).amin(dim=1).clamp(min=0).sqrt()
+    start, step = path[:-1], np.diff(path, axis=0)
+    length = (step**2).sum(axis=1)[:, None]
+    along = step @ points.T - (start * step).sum(axis=1)[:, None]
+    square = (-2 * start) @ points.T + (start**2).sum(axis=1)[:, None]
+    share = np.clip(along / length, 0, 1)
+    square -= share * (2 * along - share * length)
+    return np.sqrt(np.maximum(square.min(axis=0) + (points**2).sum(axis=1), 0))
 
 
 @dataclass(frozen=True)
@@ -131,33 +141,33 @@ class Polyhedron:
         """See `Shape`."""
         return _draw(self._form, size, generator, device)
 
-    def _form(self, points: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _form(self, points: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        dimensions = points.shape[1]
         count = integer(generator, self.count[0], self.count[1] + 1)
         if count == 1:
-            return self._single(points, generator)
-        depths = []
-        for _ in range(count):
-            radius = uniform(generator, 0.25, 0.5)
-            middle = torch.tensor([uniform(generator, radius - 1, 1 - radius) for _ in range(points.shape[1])])
-            depths.append(self._single((points - middle) / radius, generator))
-        return torch.stack(depths).amax(dim=0)
+            pieces = [points]
+        else:
+            radii = uniforms(generator, *PIECES, count)
+            middles = [np.array(uniforms(generator, radius - 1, 1 - radius, dimensions)) for radius in radii]
+            pieces = [(points - middle) / radius for middle, radius in zip(middles, radii, strict=True)]
+        distances = [np.linalg.norm(piece, axis=1) for piece in pieces]
+        depth = np.stack([1 - distance for distance in distances])
+        if dimensions > 1:
+            borders = self._borders(dimensions, count, generator)
+            for number, (piece, distance) in enumerate(zip(pieces, distances, strict=True)):
+                inside = distance < 1  # only what may lie inside needs the spline
+                near = np.maximum(distance[inside], 1e-6)
+                turned = piece[inside] / near[:, None] @ rotation(generator, dimensions, 180)
+                border = np.clip(borders(turned)[:, number], 0.1, 1)
+                depth[number, inside] = 1 - near / border
+        return depth.max(axis=0)
 
-    def _single(self, points: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        distance = points.norm(dim=1)
-        if points.shape[1] == 1:
-            return 1 - distance
-        vertices = gaussian(generator, (self.vertices, points.shape[1]), CPU)
-        vertices = vertices / vertices.norm(dim=1, keepdim=True)
-        reach = torch.rand(self.vertices, generator=generator, device=generator.device).cpu()
-        reach = self.distance[0] + (self.distance[1] - self.distance[0]) * reach
-        # Only what may lie inside needs the spline.
-        inside = distance < 1
-        directions = points[inside] / distance[inside, None].clamp(min=1e-6)
-        spline = RBFInterpolator(vertices.double().numpy(), reach.double().numpy(), kernel="cubic", degree=1)
-        border = torch.from_numpy(spline(directions.double().numpy()).astype(np.float32))
-        depth = 1 - distance
-        depth[inside] = 1 - distance[inside] / border.clamp(0.1, 1)
-        return depth.clamp(max=1)
+    def _borders(self, dimensions: int, count: int, generator: torch.Generator) -> RBFInterpolator:
+        """Distances (N, count) of the borders from the middle as a function of direction (N, D)."""
+        vertices = gaussian(generator, (self.vertices, dimensions), CPU).double().numpy()
+        vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
+        reach = np.reshape(uniforms(generator, *self.distance, self.vertices * count), (self.vertices, count))
+        return RBFInterpolator(vertices, reach, kernel="cubic", degree=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,15 +188,15 @@ class Lesion:
         """See `Shape`."""
         return _draw(self._form, size, generator, device)
 
-    def _form(self, points: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _form(self, points: np.ndarray, generator: torch.Generator) -> np.ndarray:
         template = self.templates[integer(generator, 0, len(self.templates))].float() / 255
         edge = template.shape[0]
-        turn = torch.from_numpy(rotation(generator, 3, 180)).float()
+        turn = rotation(generator, 3, 180)
         positions = points @ turn[: points.shape[1]] * sign(generator)
         if points.shape[1] < 3:
             # Shifted across itself, the section passes through a random voxel of the lesion.
-            inside = (template > 0.5).nonzero()
-            voxel = (inside[integer(generator, 0, len(inside))] + 0.5) * (2 / edge) - 1
+            voxel = (np.array(draw_centre(template > 0.5, generator)) + 0.5) * (2 / edge) - 1
             across = turn[points.shape[1] :]
             positions = positions + across @ voxel @ across
-        return 2 * sample(template[None], list(((positions + 1) * (edge / 2) - 0.5).T))[0] - 1
+        where = torch.from_numpy((positions.T + 1) * (edge / 2) - 0.5).float()
+        return 2 * sample(template[None], list(where))[0].numpy() - 1

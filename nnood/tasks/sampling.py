@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 
@@ -16,9 +17,10 @@ def sample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tens
     Returns:
         (C, *wanted) float32.
     """
-    parts = [(2 * p + 1) / n - 1 for p, n in zip(positions, image.shape[1:], strict=True)]
-    grid = torch.stack(torch.broadcast_tensors(*reversed(parts)), dim=-1)
-    wanted = grid.shape[:-1]
+    wanted = np.broadcast_shapes(*[tuple(p.shape) for p in positions])
+    grid = torch.empty(*wanted, len(positions), device=positions[0].device)
+    for axis, (p, n) in enumerate(zip(reversed(positions), reversed(image.shape[1:]), strict=True)):
+        grid[..., axis] = p * (2 / n) + (1 / n - 1)
     values = torch.nn.functional.grid_sample(
         image.float()[None],
         grid.reshape(1, *[1] * (image.ndim - 2), -1, image.ndim - 1).to(image.device),

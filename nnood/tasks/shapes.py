@@ -96,13 +96,18 @@ class Shape(Protocol):
         """
 
 
+@functools.lru_cache(maxsize=1024)
+def _axis(n: int, device: torch.device) -> torch.Tensor:
+    """Positions of n voxels between faces at -1 and 1; shared, so never to be modified."""
+    return (torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1
+
+
 def box_coordinates(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:
     """Positions of voxels, -1 and 1 at the box's faces: a broadcastable tensor per axis of more than one voxel."""
     axes = []
     for axis, n in enumerate(size):
         if n > 1:
-            positions = (torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1
-            axes.append(positions.reshape([-1 if i == axis else 1 for i in range(len(size))]))
+            axes.append(_axis(n, device).reshape([-1 if i == axis else 1 for i in range(len(size))]))
     return axes
 
 

@@ -117,7 +117,7 @@ class ComposedTask:
             after, weight = self.blend(old, new, placement.outline.depth, generator)
             after = after.to(image.dtype)
             label = make_label(old, after.float(), weight)
-            if label.any():
+            if label.amax() > 0:
                 before.copy_(after)
                 planted = result.label[target, 0][placement.box]
                 torch.maximum(planted, label, out=planted)

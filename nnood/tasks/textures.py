@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nnood.tasks.donors import Donors
-from nnood.tasks.draws import integer, rotation, shear, sign, uniforms
+from nnood.tasks.draws import integer, rotation, shear, uniforms
 from nnood.tasks.placement import Placement
 from nnood.tasks.sampling import combine, positions_in, sample
 
@@ -117,7 +117,7 @@ class Warp:
         edges = np.array([spacing[axis] for axis in thick])
         magnification = np.array(uniforms(generator, *self.scale, len(thick)))
         if self.flip:
-            magnification *= [sign(generator) for _ in thick]
+            magnification *= np.sign(uniforms(generator, -1, 1, len(thick)))
         turn = rotation(generator, len(thick), self.degrees) if self.degrees else np.eye(len(thick))
         bend = shear(generator, len(thick), self.shear) if self.shear else np.eye(len(thick))
         result = np.eye(len(spacing))

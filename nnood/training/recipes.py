@@ -57,9 +57,9 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             name=DEFAULT_RECIPE,
-            summary="Mixture of foreign patch interpolation and smooth intensity changes, classic five folds.",
+            summary="Mixture of brighter or darker, foreign, warped and deformed tissue, classic five folds.",
             scheme="per_task",
-            tasks={"fpi": 1.0, "smooth_intensity": 1.0},
+            tasks={"smooth_intensity": 1.0, "mood22_smooth": 1.0, "dag": 1.0, "source": 1.0},
             normal=0.25,
             repeat=0.5,
             learning_rate=3e-3,

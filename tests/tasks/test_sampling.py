@@ -24,7 +24,7 @@ def test_values_are_scipys_also_beyond_the_border(shape, channels):
 @pytest.mark.parametrize("shape", [(17, 23), (9, 12, 15)])
 def test_voxels_at_their_own_positions_are_themselves(shape):
     image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(sample(image, positions_in(shape, CPU)), image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sample(image, positions_in(shape, CPU)), image, atol=3e-5, rtol=0)
 
 
 def test_positions_broadcast_to_the_wanted_shape():
