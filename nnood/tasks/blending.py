@@ -34,17 +34,17 @@ class Interpolate:
 
     Attributes:
         factor: Smallest and largest factor.
-        soft: The weight is the factor times the depth, as it should be for a `SoftEdge`; otherwise the factor, inside
-            of the shape.
+        edge: Depth at which the weight reaches the factor, rising from 0 at the border; 0 is a hard edge, 1 takes the
+            depth itself as the mask, as it should be for a `SoftEdge`.
     """
 
     factor: tuple[float, float] = (1.0, 1.0)
-    soft: bool = False
+    edge: float = 0.0
 
     def __call__(
         self, old: torch.Tensor, new: torch.Tensor, depth: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Blend as `paste` does."""
         factor = self.factor[0] if self.factor[0] == self.factor[1] else uniform(generator, *self.factor)
-        weight = factor * (depth.clamp(0, 1) if self.soft else (depth > 0).to(old.dtype))
+        weight = factor * ((depth / self.edge).clamp(0, 1) if self.edge else (depth > 0).to(old.dtype))
         return torch.where(weight > 0, torch.lerp(old, new, weight), old), weight

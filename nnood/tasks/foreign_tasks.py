@@ -97,7 +97,7 @@ def mood22_smooth(settings: TaskSettings) -> ComposedTask:
     Source: Naval Marimont, Siomos, Tarroni 2023, as `mood22_hard`.
     """
     shapes = tuple(SoftEdge(shape) for shape in MOOD22_SHAPES)
-    blend = Interpolate((0.3, 1.0), soft=True)
+    blend = Interpolate((0.3, 1.0), edge=1.0)
     return ComposedTask(shapes, MOOD22_TEXTURE, blend, settings, foreground_only=True)
 
 
@@ -118,9 +118,9 @@ def dag(settings: TaskSettings) -> ComposedTask:
     Source: Naval Marimont, Siomos, Baugh, Tzelepis, Kainz, Tarroni 2024, "Ensembled cold-diffusion restorations for
     unsupervised anomaly detection".
     """
-    shapes = tuple(SoftEdge(shape) for shape in (Polyhedron(), Stroke(), ROTATED_ELLIPSOID))
+    shapes = (Polyhedron(), Stroke(), ROTATED_ELLIPSOID)
     texture = Chain((Patch(free=True, warp=ANY_WARP), BiasField()))
-    return ComposedTask(shapes, texture, Interpolate((0.3, 1.0), soft=True), settings)
+    return ComposedTask(shapes, texture, Interpolate((0.3, 1.0), edge=0.3), settings)
 
 
 def lesion_shapes(settings: TaskSettings) -> ComposedTask:
@@ -137,5 +137,4 @@ def lesion_shapes(settings: TaskSettings) -> ComposedTask:
             "of dataset.json and run nnood_plan_and_preprocess again."
         )
     texture = Chain((Patch(own=True, free=True), Shift((0.3, 1.5))))
-    shapes = (SoftEdge(Lesion(settings.lesions), (1, 3)),)
-    return ComposedTask(shapes, texture, Interpolate((0.4, 1.0), soft=True), settings)
+    return ComposedTask((Lesion(settings.lesions),), texture, Interpolate((0.4, 1.0), edge=0.5), settings)

@@ -186,6 +186,8 @@ class SoftEdge:
         mask = self.shape(inner, generator, device).depth > 0
         result = torch.zeros(tuple(size), device=device)
         result[tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, inner, strict=True))] = mask.float()
+        if kernel == 1:
+            return Outline(result)
         weights = gaussian_weights(0.15 * kernel + 0.35, kernel // 2)
         result = smooth(result, range(len(size)), weights, repeat_border=False)
         return Outline(result / result.max().clamp(min=1e-6))

@@ -91,7 +91,7 @@ def _draw(cases: Sequence[str], image: torch.Tensor, foreground: torch.Tensor, p
             part = row[number * len(COLUMNS) : (number + 1) * len(COLUMNS)]
             low, high = np.percentile(pictures[0], (0.5, 99.5))
             grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
-            titles = (case[:12], *COLUMNS[1:]) if line == 0 else ("",) * len(COLUMNS)
+            titles = (case[-12:], *COLUMNS[1:]) if line == 0 else ("",) * len(COLUMNS)
             for axis, picture, title in zip(part, pictures, titles, strict=True):
                 colours = {"cmap": "inferno", "vmin": 0, "vmax": 1} if axis is part[-1] else grey
                 axis.imshow(picture, origin="upper" if image.ndim == 4 else "lower", **colours)

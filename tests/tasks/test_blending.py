@@ -24,12 +24,12 @@ def test_pasting_takes_the_new_inside_and_keeps_the_old_outside(values, seeded):
     np.testing.assert_array_equal(weight.numpy(), depth.numpy() > 0)
 
 
-@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("edge", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("factor", [0.05, 0.4, 1.0])
-def test_interpolation_in_closed_form(values, seeded, soft, factor):
+def test_interpolation_in_closed_form(values, seeded, edge, factor):
     old, new, depth = values
-    after, weight = Interpolate((factor, factor), soft=soft)(old, new, depth, seeded(0))
-    expected = factor * (np.clip(depth.numpy(), 0, 1) if soft else depth.numpy() > 0)
+    after, weight = Interpolate((factor, factor), edge=edge)(old, new, depth, seeded(0))
+    expected = factor * (np.clip(depth.numpy() / edge, 0, 1) if edge else depth.numpy() > 0)
     np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(after.numpy(), (1 - expected) * old.numpy() + expected * new.numpy(), atol=1e-5)
     outside = (depth <= 0).expand_as(old)
@@ -44,7 +44,7 @@ def test_inputs_are_left_alone(values, seeded, blend):
         assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("blend", [paste, Interpolate((1.0, 1.0)), Interpolate((0.5, 1.0), soft=True)])
+@pytest.mark.parametrize("blend", [paste, Interpolate((1.0, 1.0)), Interpolate((0.5, 1.0), edge=1.0)])
 def test_new_values_that_are_not_finite_do_not_leak_out(values, seeded, blend):
     old, new, depth = values
     after, _ = blend(old, torch.where(depth > 0, new, torch.inf), depth, seeded(0))
