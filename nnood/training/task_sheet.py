@@ -17,9 +17,9 @@ from nnood.safety import atomic_path, read_json
 from nnood.tasks import build_task
 from nnood.tasks.donors import Donors
 from nnood.tasks.task import Corrupted
+from nnood.training.choices import choose_configuration, load_plans, refuse_unknown
 from nnood.training.loading import load_patch
 from nnood.training.task_settings import task_settings
-from nnood.training.train import choose_configuration, load_plans, refuse_unknown
 from nnood.training.validation import seed_of
 
 CASES = 4

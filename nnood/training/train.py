@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 import io
 import logging
 from collections.abc import Sequence
@@ -14,13 +13,14 @@ import torch
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
 from nnood.paths import Roots, set_roots
-from nnood.plan import CASE_LIST_FILE, PLANS_FILE, NnoodPlan
+from nnood.plan import CASE_LIST_FILE, NnoodPlan
 from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
-from nnood.tasks import TASKS, build_task
+from nnood.tasks import build_task
 from nnood.training.checkpoints import BEST, FINAL, LATEST
+from nnood.training.choices import choose_configuration, load_plans, with_donors, with_lengths, with_tasks
 from nnood.training.cross_validation import fold_for_all, load_folds
-from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
+from nnood.training.recipes import DEFAULT_RECIPE, get_recipe
 from nnood.training.settings import TrainingSettings
 from nnood.training.task_settings import task_settings
 from nnood.training.trainer import NnoodTrainer
@@ -31,18 +31,6 @@ logger = logging.getLogger(__name__)
 def member_folder(roots: Roots, dataset_name: str, recipe: str, configuration: str) -> Path:
     """Where the members of a recipe and configuration live; folds are its sub-folders."""
     return roots.results / dataset_name / f"{NnoodTrainer.__name__}__{recipe}__{configuration}"
-
-
-def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
-    """Read a data set's plans.
-
-    Raises:
-        UserError: If it has not been planned.
-    """
-    file = roots.preprocessed / dataset_name / PLANS_FILE
-    if not file.exists():
-        raise UserError(f"{dataset_name} has not been planned; run nnood_plan_and_preprocess -d {dataset_name} first.")
-    return read_json(file)
 
 
 def train(
@@ -87,9 +75,9 @@ def train(
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
     configuration = choose_configuration(plans, configuration)
-    chosen = _with_lengths(_with_tasks(get_recipe(recipe), tasks), epochs, iterations)
+    chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations)
     if donors is not None:
-        chosen = _with_donors(chosen, donors, roots, plans, configuration)
+        chosen = with_donors(chosen, donors, roots, plans, configuration)
     cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
     known = load_folds(roots.preprocessed / name, chosen, cases)
     numbers = _fold_numbers(folds, len(known))
@@ -105,66 +93,6 @@ def train(
             continue
         _train_fold(plans, configuration, number, settings, folder, roots, go_on=go_on or skip_finished, device=device)
     return trained
-
-
-def choose_configuration(plans: dict[str, Any], wanted: str | None) -> str:
-    """The wanted configuration, or the plan's default.
-
-    Raises:
-        UserError: If it has not been preprocessed.
-    """
-    plan = NnoodPlan.from_dict(plans["nnood"])
-    chosen = wanted or plan.default_configuration
-    if chosen not in plan.configurations:
-        name = plans["dataset_name"]
-        raise UserError(
-            f"{name} has no preprocessed configuration {chosen!r}; there are {', '.join(plan.configurations)}. "
-            f"Make it with nnood_plan_and_preprocess -d {name} -c {chosen} if it is planned."
-        )
-    return chosen
-
-
-def refuse_unknown(tasks: Sequence[str]) -> None:
-    """Check names of tasks.
-
-    Raises:
-        UserError: If there is none of one of these names.
-    """
-    unknown = [task for task in tasks if task not in TASKS]
-    if unknown:
-        raise UserError(f"There is no task {unknown[0]!r}; known are {', '.join(TASKS)}.")
-
-
-def _with_tasks(recipe: Recipe, tasks: Sequence[str]) -> Recipe:
-    """The recipe with other tasks, under a name of its own; the recipe itself if none are given."""
-    if not tasks:
-        return recipe
-    refuse_unknown(tasks)
-    return dataclasses.replace(recipe, name=f"{recipe.name}-{'+'.join(tasks)}", tasks=dict.fromkeys(tasks, 1.0))
-
-
-def _with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any], configuration: str) -> Recipe:
-    """The recipe with foreign patches from another data set, under a name of its own."""
-    name = find_dataset_name(donors, roots)
-    if name == plans["dataset_name"]:
-        raise UserError(f"--donors is {name} itself, whose cases lend patches anyway; name another data set.")
-    lenders = load_plans(roots, name)
-    choose_configuration(lenders, configuration)
-    cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
-    one_error(stored_case_faults(roots.preprocessed / name, lenders, configuration, cases))
-    channels = [
-        read_json(roots.preprocessed / n / "dataset.json")["channel_names"] for n in (plans["dataset_name"], name)
-    ]
-    if len(channels[0]) != len(channels[1]):
-        raise UserError(
-            f"{name} has {len(channels[1])} channels but {plans['dataset_name']} has {len(channels[0])}; "
-            "name another data set as --donors."
-        )
-    return dataclasses.replace(recipe, name=f"{recipe.name}@{name.split('_')[0]}", donors=name)
-
-
-def _with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None) -> Recipe:
-    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, iterations=iterations or recipe.iterations)
 
 
 def _fold_numbers(folds: Sequence[str], count: int) -> list[str]:

@@ -1,7 +1,6 @@
 """nnU-Net's trainer, taught to find synthetic anomalies that are planted on the device, batch by batch."""
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from time import time
 from typing import Any
@@ -22,12 +21,11 @@ from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
 from nnood.precision import autocast_for
 from nnood.safety import write_json
-from nnood.tasks import build_mixture
-from nnood.tasks.donors import BANK_SIZE, Donors
 from nnood.training.checkpoints import BEST, FINAL, LATEST, load_checkpoint, save_checkpoint
-from nnood.training.loading import feed, load_patch, normal_variation
+from nnood.training.loading import feed, normal_variation
 from nnood.training.log import AnomalyLog
 from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label, entropy
+from nnood.training.planting import Planter
 from nnood.training.settings import TrainingSettings
 from nnood.training.task_settings import task_settings
 from nnood.training.validation import FixedPatches, TaskScores, seed_of
@@ -65,19 +63,18 @@ class NnoodTrainer(nnUNetTrainer):
         folder = Path(self.preprocessed_dataset_folder_base)
         # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
         self.task_settings = task_settings(self.plan, configuration, self.configuration_manager.spacing, folder)
-        weights = {name: recipe.tasks.get(name, 1.0) for name in self.settings.fold.train_tasks}
-        settings = dataclasses.replace(self.task_settings, label=recipe.label, repeat=recipe.repeat)
-        self.mixture = build_mixture(weights, settings, normal=recipe.normal)
-        self.lenders: CaseStore | None = None
-        if recipe.donors:
-            self.lenders = CaseStore(str(folder.parent / recipe.donors / self.configuration_manager.data_identifier))
-        self.donors = Donors()
-        # On the CPU, whatever the device: the draws are few, and the anomalies are the same everywhere.
-        self.generator = torch.Generator()
+        lenders = folder.parent / recipe.donors / self.configuration_manager.data_identifier
+        self.planter = Planter(
+            recipe,
+            self.settings.fold.train_tasks,
+            self.task_settings,
+            lenders=CaseStore(str(lenders)) if recipe.donors else None,
+            patch_size=self.configuration_manager.patch_size,
+            device=self.device,
+        )
         self.best_voxel_ap = -1.0
         self.scores = TaskScores()
         self.bar: tqdm | None = None
-        self.failed = 0
         self.steps_started = 0.0
 
     # ---- set-up -------------------------------------------------------------------------------------------------
@@ -180,7 +177,7 @@ class NnoodTrainer(nnUNetTrainer):
     def _start_at_prior(self) -> None:
         """Set the bias of every output layer to the log-odds of the labels' mean, measured on a few batches."""
         self._seed_epoch("prior")
-        labels = [self._corrupt(next(self.dataloader_train))[1] for _ in range(PRIOR_BATCHES)]
+        labels = [self.planter(next(self.dataloader_train))[1] for _ in range(PRIOR_BATCHES)]
         prior = float(torch.stack([label.mean() for label in labels]).mean().clamp(1e-4, 0.5))
         bias = float(np.log(prior / (1 - prior)))
         self.print_to_log_file(f"Mean label: {prior:.5f}; the output's bias starts at {bias:.3f}.")
@@ -197,41 +194,20 @@ class NnoodTrainer(nnUNetTrainer):
         seed = self._seed(*parts)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        self.generator.manual_seed(seed)
-        self.donors = Donors(external=self._external_patches(seed))
-
-    def _external_patches(self, seed: int) -> list[torch.Tensor]:
-        """Random patches of the recipe's other data set, as many as a bank holds; none without one."""
-        if self.lenders is None:
-            return []
-        generator = np.random.default_rng(seed)
-        cases = generator.choice(self.lenders.identifiers, BANK_SIZE)
-        patch_size = self.configuration_manager.patch_size
-        return [load_patch(self.lenders, str(case), patch_size, generator)[0].to(self.device) for case in cases]
+        self.planter.start(seed)
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch and open its progress bar."""
         self.network.train()
         self._seed_epoch(f"epoch {self.current_epoch}")
-        self.failed = 0
         self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
         title = f"Epoch {self.current_epoch + 1}/{self.num_epochs}"
         self.steps_started = time()
         self.bar = tqdm(total=self.num_iterations_per_epoch, desc=title, unit="step", leave=False, disable=None)
 
-    def _corrupt(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Plant anomalies in a batch of the loader: image (B, C, *S) and label (B, 1, *S) on the device."""
-        image = batch["data"].to(self.device, non_blocking=True)
-        foreground = batch["target"][:, 0].to(self.device, non_blocking=True) == 1
-        with torch.no_grad():
-            self.donors.begin_batch([str(case) for case in batch["keys"]], image)
-            corrupted = self.mixture(image, foreground, self.donors, self.generator)
-        self.failed += int(corrupted.failed.sum())
-        return corrupted.image, corrupted.label
-
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of nnU-Net's on planted anomalies."""
-        image, label = self._corrupt(batch)
+        image, label = self.planter(batch)
         targets = downsample_label(label, self._output_shapes())
         with autocast_for(self.device):
             result = super().train_step({"data": image, "target": targets})
@@ -250,7 +226,7 @@ class NnoodTrainer(nnUNetTrainer):
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Close the bar and log the loss and the anomalies that could not be planted."""
         super().on_train_epoch_end(train_outputs)
-        self.logger.log("failed", self.failed, self.current_epoch)
+        self.logger.log("failed", self.planter.failed, self.current_epoch)
         seconds = (time() - self.steps_started) / self.num_iterations_per_epoch
         self.logger.log("seconds_per_step", seconds, self.current_epoch)
         if self.bar is not None:

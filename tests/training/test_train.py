@@ -10,7 +10,7 @@ from nnood.errors import UserError
 from nnood.paths import Roots
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.safety import read_json, write_json
-from nnood.training import trainer
+from nnood.training import planting, trainer
 from nnood.training.recipes import RECIPES
 from nnood.training.train import train
 
@@ -35,12 +35,12 @@ def test_another_data_set_lends_all_patches(planned: Roots, monkeypatch: pytest.
     write_json(plans, read_json(plans) | {"dataset_name": other})
     lent = []
 
-    def recorded(**options: object) -> trainer.Donors:
+    def recorded(**options: object) -> planting.Donors:
         lent.extend([options["external"]] if options else [])
         return original(**options)  # type: ignore[arg-type]
 
-    original = trainer.Donors
-    monkeypatch.setattr(trainer, "Donors", recorded)
+    original = planting.Donors
+    monkeypatch.setattr(planting, "Donors", recorded)
     (folder,) = train("999", ["0"], planned, tasks=["fpi"], donors="998", epochs=1, iterations=1)
     assert folder.parent.name == "NnoodTrainer__nnood-fpi@Dataset998__3d_fullres"
     assert read_json(folder / "settings.json")["recipe"]["donors"] == other

@@ -1,0 +1,103 @@
+"""What a user chose to train: which configuration, which tasks, whose tissue, how long."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from nnood.datasets import find_dataset_name
+from nnood.errors import UserError, one_error
+from nnood.paths import Roots
+from nnood.plan import CASE_LIST_FILE, PLANS_FILE, NnoodPlan
+from nnood.planning.preprocessor import stored_case_faults
+from nnood.safety import read_json
+from nnood.tasks import TASKS
+from nnood.training.recipes import Recipe
+
+
+def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
+    """Read a data set's plans.
+
+    Raises:
+        UserError: If it has not been planned.
+    """
+    file = roots.preprocessed / dataset_name / PLANS_FILE
+    if not file.exists():
+        raise UserError(f"{dataset_name} has not been planned; run nnood_plan_and_preprocess -d {dataset_name} first.")
+    return read_json(file)
+
+
+def choose_configuration(plans: dict[str, Any], wanted: str | None) -> str:
+    """The wanted configuration, or the plan's default.
+
+    Raises:
+        UserError: If it has not been preprocessed.
+    """
+    plan = NnoodPlan.from_dict(plans["nnood"])
+    chosen = wanted or plan.default_configuration
+    if chosen not in plan.configurations:
+        name = plans["dataset_name"]
+        raise UserError(
+            f"{name} has no preprocessed configuration {chosen!r}; there are {', '.join(plan.configurations)}. "
+            f"Make it with nnood_plan_and_preprocess -d {name} -c {chosen} if it is planned."
+        )
+    return chosen
+
+
+def refuse_unknown(tasks: Sequence[str]) -> None:
+    """Check names of tasks.
+
+    Raises:
+        UserError: If there is none of one of these names.
+    """
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown:
+        raise UserError(f"There is no task {unknown[0]!r}; known are {', '.join(TASKS)}.")
+
+
+def with_tasks(recipe: Recipe, tasks: Sequence[str]) -> Recipe:
+    """The recipe with other tasks, under a name of its own; the recipe itself if none are given.
+
+    Raises:
+        UserError: If a task does not exist.
+    """
+    if not tasks:
+        return recipe
+    refuse_unknown(tasks)
+    return dataclasses.replace(recipe, name=f"{recipe.name}-{'+'.join(tasks)}", tasks=dict.fromkeys(tasks, 1.0))
+
+
+def with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any], configuration: str) -> Recipe:
+    """The recipe with foreign patches from another data set, under a name of its own.
+
+    Args:
+        recipe: The recipe.
+        donors: Id or name of the other data set.
+        roots: The three root folders.
+        plans: Of the data set to train on.
+        configuration: To train.
+
+    Raises:
+        UserError: If the other data set does not exist, is the same one, is not preprocessed for the configuration,
+            or has other channels.
+    """
+    name = find_dataset_name(donors, roots)
+    if name == plans["dataset_name"]:
+        raise UserError(f"--donors is {name} itself, whose cases lend patches anyway; name another data set.")
+    lenders = load_plans(roots, name)
+    choose_configuration(lenders, configuration)
+    cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
+    one_error(stored_case_faults(roots.preprocessed / name, lenders, configuration, cases))
+    channels = [
+        read_json(roots.preprocessed / n / "dataset.json")["channel_names"] for n in (plans["dataset_name"], name)
+    ]
+    if len(channels[0]) != len(channels[1]):
+        raise UserError(
+            f"{name} has {len(channels[1])} channels but {plans['dataset_name']} has {len(channels[0])}; "
+            "name another data set as --donors."
+        )
+    return dataclasses.replace(recipe, name=f"{recipe.name}@{name.split('_')[0]}", donors=name)
+
+
+def with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None) -> Recipe:
+    """The recipe with other numbers of epochs and iterations per epoch, where given."""
+    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, iterations=iterations or recipe.iterations)
