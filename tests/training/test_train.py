@@ -10,6 +10,7 @@ from nnood.errors import UserError
 from nnood.paths import Roots
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.safety import read_json, write_json
+from nnood.tasks import TASKS
 from nnood.training import planting, trainer
 from nnood.training.recipes import RECIPES
 from nnood.training.train import train
@@ -76,7 +77,7 @@ def test_donors_of_other_channels_are_refused(planned: Roots) -> None:
         train("999", ["0"], planned, donors="998", epochs=1, iterations=1)
 
 
-def test_lesions_from_masks_to_training(planned: Roots) -> None:
+def test_every_task_trains_and_lesions_come_from_masks(planned: Roots) -> None:
     source = planned.raw / NAME / "dataset.json"
     masks = planned.raw / "masks"
     masks.mkdir()
@@ -88,8 +89,10 @@ def test_lesions_from_masks_to_training(planned: Roots) -> None:
     plan_and_preprocess(NAME, planned)
     shapes = planned.preprocessed / NAME / "lesion_shapes.npy"
     assert np.load(shapes).shape == (3, 32, 32, 32)
-    (folder,) = train("999", ["0"], planned, tasks=["lesion_shapes"], epochs=1, iterations=2)
-    assert read_json(folder / "validation" / "summary.json")["voxel_ap"]["lesion_shapes"] is not None
+    (folder,) = train("999", ["0"], planned, tasks=list(TASKS), epochs=1, iterations=8)
+    voxel_ap = read_json(folder / "validation" / "summary.json")["voxel_ap"]
+    assert list(voxel_ap) == list(TASKS)
+    assert all(value is not None for value in voxel_ap.values())
     before = shapes.stat().st_mtime_ns
     plan_and_preprocess(NAME, planned)
     assert shapes.stat().st_mtime_ns == before
