@@ -195,8 +195,9 @@ def _claim_folder(folder: Path, plans: dict[str, Any], configuration: str, setti
 
 
 def _without_others(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """The plans as far as they decide a configuration: another one may be preprocessed at any time."""
+    """The plans as far as they decide a configuration: another one may be preprocessed, lesions added, at any time."""
     own = {**plans, "nnood": dict(plans["nnood"])}
     for block in (own, own["nnood"]):
         block["configurations"] = {configuration: block["configurations"].get(configuration)}
+    own["nnood"].pop("lesions", None)
     return own
