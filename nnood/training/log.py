@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnood.safety import atomic_path, plain
 
+COLOURS = colormaps["tab20"]
 # Below this share of the prior's entropy, the loss has visibly left it.
 LEARNED = 0.97
 
@@ -87,14 +89,15 @@ class AnomalyLog(LocalLogger):
         rate_axis.plot(epochs, log["lrs"][: len(epochs)], color="tab:gray", linestyle=":", label="learning rate")
         loss_axis.set_ylabel("cross-entropy")
         loss_axis.set_ylim(bottom=0)
-        score_axis.set_ylabel("average precision on fixed held-out patches")
+        score_axis.set_ylabel("average precision on fixed held-out patches\n(solid: voxels, dotted: samples)")
         score_axis.set_ylim(0, 1)
         time_axis.set_ylabel("seconds per epoch")
         time_axis.set_ylim(bottom=0)
         rate_axis.set_ylabel("learning rate (dotted)")
         time_axis.set_xlabel("epoch")
+        loss_axis.legend(fontsize=8)
+        score_axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         for axis in (loss_axis, score_axis):
-            axis.legend(fontsize=8)
             axis.grid(alpha=0.3)
         with atomic_path(Path(output_folder) / "progress.png") as temporary:
             figure.savefig(temporary, dpi=100)
@@ -105,4 +108,4 @@ class AnomalyLog(LocalLogger):
         for number, task in enumerate(sorted({task for entry in values for task in entry})):
             line = [entry.get(task) for entry in values[: len(epochs)]]
             numbers = [np.nan if value is None else value for value in line]
-            axis.plot(epochs, numbers, style, color=f"C{number}", label=f"{task}, {key.removesuffix('_ap')}s")
+            axis.plot(epochs, numbers, style, color=COLOURS(number % 20), label=task if style == "-" else None)
