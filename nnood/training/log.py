@@ -11,7 +11,6 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnood.safety import atomic_path, plain
 
-COLOURS = colormaps["tab20"]
 # Below this share of the prior's entropy, the loss has visibly left it.
 LEARNED = 0.97
 
@@ -105,7 +104,9 @@ class AnomalyLog(LocalLogger):
     def _plot_tasks(self, axis: Axes, epochs: np.ndarray, key: str, style: str) -> None:
         """One line per task; solid for voxels, dotted for samples, the same colour for the same task."""
         values = self.my_fantastic_logging[key]
-        for number, task in enumerate(sorted({task for entry in values for task in entry})):
+        tasks = sorted({task for entry in values for task in entry})
+        colours = colormaps["tab10" if len(tasks) <= 10 else "tab20"]
+        for number, task in enumerate(tasks):
             line = [entry.get(task) for entry in values[: len(epochs)]]
             numbers = [np.nan if value is None else value for value in line]
-            axis.plot(epochs, numbers, style, color=COLOURS(number % 20), label=task if style == "-" else None)
+            axis.plot(epochs, numbers, style, color=colours(number % 20), label=task if style == "-" else None)
