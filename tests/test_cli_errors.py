@@ -331,6 +331,7 @@ def test_tasks_that_lack_something(run, user):
     run("train", "101", "1", "-t", "lesion_shapes").names("lesion_shapes", "lesion_masks")
     run("tasks", "--show", "-d", "101", "-o", "never.png", "-t", "lesion_shapes").names("lesion_masks")
     run("tasks", "--show", "-d", "101").names("-o")
+    run("tasks", "--show", "-d", "101", "-o", "never.soup").names("never.soup", "png")
     run("tasks", "--show", "-d", "102", "-o", "never.png").names(UNTRAINED, "nnood_plan_and_preprocess")
     assert not (user / "never.png").exists()
 

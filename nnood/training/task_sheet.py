@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.datasets import find_dataset_name
-from nnood.errors import UserError
+from nnood.errors import UserError, one_error
 from nnood.paths import Roots, set_roots
 from nnood.plan import CASE_LIST_FILE, NnoodPlan
+from nnood.planning.preprocessor import stored_case_faults
 from nnood.planning.storage import CaseStore
 from nnood.safety import atomic_path, read_json
 from nnood.tasks import build_task
@@ -43,9 +44,14 @@ def draw_tasks(
         Tasks that are left out, and why.
 
     Raises:
-        UserError: If the data set has not been preprocessed or a task does not exist.
+        UserError: If the data set has not been preprocessed, a task does not exist, or the picture's format is unknown.
     """
     refuse_unknown(tasks)
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    if target.suffix.removeprefix(".").lower() not in known:
+        raise UserError(
+            f"{target} is no picture's name; expected one that ends in {', '.join(known)}, such as tasks.png."
+        )
     set_roots(roots)
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
@@ -56,6 +62,7 @@ def draw_tasks(
     settings = task_settings(plan, configuration, planned.spacing, folder)
     cases = read_json(folder / CASE_LIST_FILE)
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, CASES).round().astype(int))]
+    one_error(stored_case_faults(folder, plans, configuration, chosen))
     patches = [
         load_patch(CaseStore(str(folder / planned.data_identifier)), case, planned.patch_size) for case in chosen
     ]

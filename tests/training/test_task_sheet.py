@@ -39,6 +39,15 @@ def test_the_seed_decides(planned_once: Roots, tmp_path: Path) -> None:
     assert pictures[0] != pictures[2]
 
 
+def test_damaged_cases_are_named(planned: Roots, tmp_path: Path) -> None:
+    stored = next((planned.preprocessed / "Dataset999_Phantoms").glob("*/*.b2nd"))
+    case = stored.name.split(".")[0].removesuffix("_seg")
+    for file in stored.parent.glob("*.b2nd"):
+        file.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=f"{case} was changed or damaged"):
+        draw_tasks("999", planned, ["fpi"], tmp_path / "sheet.png")
+
+
 def test_nothing_to_draw(planned_once: Roots, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to draw"):
         draw_tasks("999", planned_once, ["lesion_shapes"], tmp_path / "sheet.png")
