@@ -17,6 +17,9 @@ def sample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tens
     Returns:
         (C, *wanted) float32.
     """
+    # In 2D the general way is as fast.
+    if image.ndim == 4 and all(p.ndim == 3 and p.numel() == p.shape[axis] for axis, p in enumerate(positions)):
+        return _resample(image, positions)
     wanted = np.broadcast_shapes(*[tuple(p.shape) for p in positions])
     grid = torch.empty(*wanted, len(positions), device=positions[0].device)
     for axis, (p, n) in enumerate(zip(reversed(positions), reversed(image.shape[1:]), strict=True)):
@@ -29,6 +32,22 @@ def sample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tens
         align_corners=False,
     )
     return values.reshape(len(image), *wanted)
+
+
+def _resample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The same along one axis after the other, for positions on a grid: several times faster in 3D."""
+    values = image
+    places = [p.flatten().clamp(0, n - 1) for p, n in zip(positions, image.shape[1:], strict=True)]
+    for axis, p in enumerate(places, start=1):
+        first, last = int(p.min()), min(int(p.max()) + 1, image.shape[axis] - 1)
+        values = values.narrow(axis, first, last - first + 1)
+        places[axis - 1] = p - first
+    for axis, p in enumerate(places, start=1):
+        low = p.long()
+        high = (low + 1).clamp(max=values.shape[axis] - 1)
+        share = (p - low).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        values = torch.lerp(values.index_select(axis, low).float(), values.index_select(axis, high).float(), share)
+    return values
 
 
 def positions_in(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:

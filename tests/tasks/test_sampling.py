@@ -21,6 +21,23 @@ def test_values_are_scipys_also_beyond_the_border(shape, channels):
     np.testing.assert_allclose(values.numpy(), np.stack(expected), atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(17, 23), (1, 20), (9, 12, 15), (1, 11, 13)])
+def test_a_grid_of_positions_is_resampled_as_scipy_does(shape, channels):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(channels, *shape)).astype(np.float32)
+    along = [
+        np.linspace(*sorted(rng.uniform(-2, n + 1, size=2)), 7)[::step]
+        for n, step in zip(shape, (1, -1, 1), strict=False)
+    ]
+    expected = [
+        ndimage.map_coordinates(channel, np.meshgrid(*along, indexing="ij"), order=1, mode="nearest")
+        for channel in image
+    ]
+    positions = [torch.from_numpy(p).float() for p in np.meshgrid(*along, indexing="ij", sparse=True)]
+    np.testing.assert_allclose(sample(torch.from_numpy(image), positions).numpy(), np.stack(expected), atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(17, 23), (9, 12, 15)])
 def test_voxels_at_their_own_positions_are_themselves(shape):
     image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
