@@ -9,6 +9,7 @@ from nnood.tasks.shapes import CUBOID, ROTATED_CUBOID, ROTATED_ELLIPSOID, SPHERE
 from nnood.tasks.task import ComposedTask
 from nnood.tasks.textures import Chain, OneOf, Patch, Warp, image_mean
 
+NSA_TEXTURE = Patch(free=True, warp=Warp(scale=(0.7, 1.3)))
 MANY_TASKS_SHAPES = (ROTATED_CUBOID, ROTATED_ELLIPSOID)
 MOOD22_SHAPES = (ROTATED_CUBOID, SPHERE, Polyhedron(), Stroke())
 MOOD22_TEXTURE = OneOf((Chain((Patch(), GaussianNoise())), Chain((Patch(), Shift())), Patch(warp=Warp(degrees=180.0))))
@@ -53,8 +54,7 @@ def nsa(settings: TaskSettings) -> ComposedTask:
     Source: Schlüter, Tan, Hou, Kainz 2022, "Natural synthetic anomalies for self-supervised anomaly detection and
     localization"; its label is the `logistic` one.
     """
-    texture = Patch(free=True, warp=Warp(scale=(0.7, 1.3)))
-    return ComposedTask((CUBOID,), texture, Poisson(), settings, repeat=0.5)
+    return ComposedTask((CUBOID,), NSA_TEXTURE, Poisson(), settings, repeat=0.5)
 
 
 def nsa_mixed(settings: TaskSettings) -> ComposedTask:
@@ -62,8 +62,7 @@ def nsa_mixed(settings: TaskSettings) -> ComposedTask:
 
     Source: Schlüter, Tan, Hou, Kainz 2022, as `nsa`.
     """
-    texture = Patch(free=True, warp=Warp(scale=(0.7, 1.3)))
-    return ComposedTask((CUBOID,), texture, Poisson(mixed=True), settings, repeat=0.5)
+    return ComposedTask((CUBOID,), NSA_TEXTURE, Poisson(mixed=True), settings, repeat=0.5)
 
 
 def poisson_inter(settings: TaskSettings) -> ComposedTask:

@@ -7,7 +7,7 @@ import torch
 from nnood.tasks.donors import Donors
 from nnood.tasks.draws import gaussian, sign, uniform
 from nnood.tasks.filters import gaussian_weights, smooth
-from nnood.tasks.textures import Region
+from nnood.tasks.textures import Region, channel_ranges
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class GaussianNoise:
 
 def uniform_noise(region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor:
     """Values drawn evenly from the range of the region's own, per channel, in place of them."""
-    low, high = region.values.flatten(1).aminmax(dim=1)
+    low, high = channel_ranges(region.values)
     draws = torch.rand(region.values.shape, generator=generator, device=generator.device).to(region.values.device)
     return region.per_channel(low) + region.per_channel(high - low) * draws
 
@@ -60,7 +60,7 @@ class ProportionalShift:
 
     def __call__(self, region: Region, donors: Donors, generator: torch.Generator) -> torch.Tensor:
         """Return the scaled values."""
-        darkest = region.per_channel(region.image.flatten(1).amin(dim=1).float())
+        darkest = region.per_channel(channel_ranges(region.image)[0])
         return region.values + sign(generator) * uniform(generator, *self.share) * (region.values - darkest)
 
 

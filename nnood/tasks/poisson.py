@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from nnood.tasks.draws import uniform
+from nnood.tasks.sampling import along
 
 
 @functools.lru_cache(maxsize=256)
@@ -37,7 +38,7 @@ def solve_poisson(divergence: torch.Tensor) -> torch.Tensor:
     for axis in axes:
         matrix, eigenvalues = _sine_transform(divergence.shape[axis], divergence.device)
         result = _along(result, matrix, axis)
-        total = total + eigenvalues.reshape([-1 if i == axis else 1 for i in range(divergence.ndim)])
+        total = total + along(eigenvalues, axis, divergence.ndim)
     result /= total
     for axis in axes:
         result = _along(result, _sine_transform(divergence.shape[axis], divergence.device)[0], axis)

@@ -6,6 +6,11 @@ import numpy as np
 import torch
 
 
+def along(numbers: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
+    """Lay numbers (N,) along one of several axes, so that they broadcast over the others."""
+    return numbers.reshape([-1 if i == axis else 1 for i in range(dimensions)])
+
+
 def sample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tensor:
     """Interpolate linearly.
 
@@ -45,17 +50,14 @@ def _resample(image: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.T
     for axis, p in enumerate(places, start=1):
         low = p.long()
         high = (low + 1).clamp(max=values.shape[axis] - 1)
-        share = (p - low).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        share = along(p - low, axis, values.ndim)
         values = torch.lerp(values.index_select(axis, low).float(), values.index_select(axis, high).float(), share)
     return values
 
 
 def positions_in(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:
     """Indices of a box's voxels as floats: one broadcastable tensor per axis."""
-    return [
-        torch.arange(n, device=device, dtype=torch.float32).reshape([-1 if i == axis else 1 for i in range(len(size))])
-        for axis, n in enumerate(size)
-    ]
+    return [along(torch.arange(n, device=device, dtype=torch.float32), axis, len(size)) for axis, n in enumerate(size)]
 
 
 def combine(matrix: Sequence[Sequence[float]], positions: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 
 from nnood.tasks.draws import integer, rotation, shear, uniforms
 from nnood.tasks.filters import gaussian_weights, smooth
-from nnood.tasks.sampling import combine
+from nnood.tasks.sampling import along, combine
 
 STRETCH = 0.5
 SHEAR = 0.3
@@ -107,7 +107,7 @@ def box_coordinates(size: Sequence[int], device: torch.device) -> list[torch.Ten
     axes = []
     for axis, n in enumerate(size):
         if n > 1:
-            axes.append(_axis(n, device).reshape([-1 if i == axis else 1 for i in range(len(size))]))
+            axes.append(along(_axis(n, device), axis, len(size)))
     return axes
 
 

@@ -1,5 +1,6 @@
 """A self-supervised task: plants anomalies in a batch of normal images and labels them."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ import torch
 from nnood.tasks.blending import Blend
 from nnood.tasks.donors import Donors
 from nnood.tasks.draws import choice, integer, uniform
-from nnood.tasks.labels import LABELS
+from nnood.tasks.labels import LABELS, Label
 from nnood.tasks.placement import place
 from nnood.tasks.settings import TaskSettings
 from nnood.tasks.shapes import Shape
@@ -78,6 +79,10 @@ class ComposedTask:
         self.corrupt(range(len(image)), result, foreground, donors, generator)
         return result
 
+    @functools.cached_property
+    def _label(self) -> Label:
+        return LABELS[self.settings.label](self.settings)
+
     @torch.inference_mode()  # small operations are a tenth faster; the result's tensors were made outside of it
     def corrupt(
         self,
@@ -103,7 +108,6 @@ class ComposedTask:
         image = result.image[target]
         # Two differences of sigma make the typical difference of two foreground voxels (see ConfigurationPlan).
         scale = 2 * torch.tensor(self.settings.label_sigma, device=image.device)
-        make_label = LABELS[self.settings.label](self.settings)
         for _ in range(ATTEMPTS):
             shape = self.shapes[integer(generator, 0, len(self.shapes))]
             placement = place(shape, foreground, self.settings, generator, foreground_only=self.foreground_only)
@@ -117,7 +121,7 @@ class ComposedTask:
                 return False
             after, weight = self.blend(old, new, placement.outline.depth, generator)
             after = after.to(image.dtype)
-            label = make_label(old, after.float(), weight)
+            label = self._label(old, after.float(), weight)
             if label.amax() > 0:
                 before.copy_(after)
                 planted = result.label[target, 0][placement.box]

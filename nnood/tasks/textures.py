@@ -37,6 +37,13 @@ class Region:
         return numbers.reshape(-1, *[1] * (self.values.ndim - 1))
 
 
+def channel_ranges(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smallest and largest value of each channel of (C, *S), each (C,) float32."""
+    # Channel by channel: along the other axes, torch is many times slower.
+    low, high = zip(*[channel.aminmax() for channel in image], strict=True)
+    return torch.stack(low).float(), torch.stack(high).float()
+
+
 Texture = Callable[[Region, Donors, torch.Generator], torch.Tensor | None]
 
 
@@ -90,9 +97,8 @@ class Clipped:
         values = self.texture(region, donors, generator)
         if values is None:
             return None
-        ranges = [channel.aminmax() for channel in region.image]  # much faster than along the other axes
-        low, high = (torch.stack(limits).float() for limits in zip(*ranges, strict=True))
-        return torch.clamp(values, region.per_channel(low), region.per_channel(high))
+        low, high = map(region.per_channel, channel_ranges(region.image))
+        return torch.clamp(values, low, high)
 
 
 @dataclass(frozen=True)

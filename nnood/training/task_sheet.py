@@ -63,9 +63,8 @@ def draw_tasks(
     cases = read_json(folder / CASE_LIST_FILE)
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, CASES).round().astype(int))]
     one_error(stored_case_faults(folder, plans, configuration, chosen))
-    patches = [
-        load_patch(CaseStore(str(folder / planned.data_identifier)), case, planned.patch_size) for case in chosen
-    ]
+    store = CaseStore(str(folder / planned.data_identifier))
+    patches = [load_patch(store, case, planned.patch_size) for case in chosen]
     image, foreground = (torch.stack(parts) for parts in zip(*patches, strict=True))
     planted: dict[str, Corrupted] = {}
     left_out: dict[str, str] = {}
