@@ -10,7 +10,7 @@ VERSION = next(
     for line in (ROOT / "nnood" / "__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
-COMMANDS = ("convert", "plan_and_preprocess", "tasks", "train", "predict", "evaluate", "demo")
+COMMANDS = ("convert", "plan_and_preprocess", "tasks", "train", "predict", "make_benchmark", "evaluate", "demo")
 
 setup(
     name="nnood",
@@ -31,6 +31,7 @@ setup(
         "acvl-utils>=0.2.3,<0.3",
         "dynamic-network-architectures>=0.4.1,<0.5",
         "blosc2>=3.0",
+        "connected-components-3d>=3.12",
         "numpy>=1.26",
         "scipy>=1.11",
         "scikit-image>=0.22",

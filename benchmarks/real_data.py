@@ -18,9 +18,10 @@ import torch
 
 from dataset_conversion.folder import convert_folder
 from dataset_conversion.medmnist import convert_medmnist
-from nnood.demo import format_comparison
+from nnood.evaluation.baselines import baselines_beside
 from nnood.evaluation.evaluate import evaluate
-from nnood.inference.predict import find_model, predict, predict_baseline
+from nnood.evaluation.tables import format_comparison
+from nnood.inference.predict import find_model, predict
 from nnood.paths import Roots
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
 from nnood.precision import choose_device
@@ -98,20 +99,15 @@ def main() -> None:
     model = find_model(roots, dataset=raw.name, recipe=None, configuration=None, folds=["0"])
     predict(raw / "imagesTs", out / "predictions", model, device=device)
     lap("prediction")
-    predict_baseline(raw / "imagesTs", out / "predictions_baseline", model, device=device)
-    lap("prediction of the baseline")
     if (raw / "labelsTs.csv").exists():
-        results = {name: evaluate(folder, raw / "labelsTs") for name, folder in _named(out)}
+        predictions, labels = out / "predictions", raw / "labelsTs"
+        results = {"nnood": evaluate(predictions, labels), **baselines_beside(predictions, labels, roots)}
         print(format_comparison(results))
     own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(
         f"== in all {laps[-1] - laps[0]:.0f} s; "
         f"peak memory {own / 2**20:.2f} GiB, of a worker {workers / 2**20:.2f} GiB"
     )
-
-
-def _named(out: Path) -> list[tuple[str, Path]]:
-    return [("nnood", out / "predictions"), ("intensity baseline", out / "predictions_baseline")]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from nnood import __version__
@@ -297,25 +298,107 @@ def predict() -> None:
     _execute(parser, run)
 
 
+class _ListKinds(argparse.Action):
+    """Show the kinds of anomaly of a benchmark set, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from nnood.evaluation.benchmark_kinds import describe_kinds
+
+        print(describe_kinds())
+        parser.exit()
+
+
+def make_benchmark() -> None:
+    """`nnood_make_benchmark`: plant anomalies of many kinds in held-out normal images."""
+    parser = _parser(
+        "nnood_make_benchmark",
+        "Make a test set with masks from a data set's held-out normal images: each once as it is, and with kinds of "
+        "anomaly that have nothing in common with the training's code. Goes on after an interruption.",
+        "nnood_make_benchmark -d 101 -o benchmark --kinds mood --seed 0",
+    )
+    parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
+    parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for the test set")
+    parser.add_argument(
+        "--kinds", type=_names, default=["all"], metavar="KIND,...", help="kinds of anomaly or presets (see --list)"
+    )
+    parser.add_argument("--list", action=_ListKinds, nargs=0, help="show all kinds and presets, and exit")
+    parser.add_argument("--per_kind", type=_positive, default=20, help="anomalous cases of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
+    parser.add_argument("--fold", type=int, help="take the cases that this fold left out, instead of imagesTs")
+    parser.add_argument("--masks", type=Path, help="folder of masks of real lesions, for the kind lesions")
+    parser.add_argument("--foreign", metavar="DATASET", help="data set of another body part, for the kind foreign")
+    _add_processes(parser)
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.evaluation.benchmark_sets import make_benchmark
+
+        rows = make_benchmark(
+            arguments.dataset,
+            roots,
+            arguments.output,
+            kinds=arguments.kinds,
+            seed=arguments.seed,
+            fold=arguments.fold,
+            per_kind=arguments.per_kind,
+            masks=arguments.masks,
+            foreign=arguments.foreign,
+            processes=arguments.np,
+        )
+        print(f"Wrote {len(rows)} cases to {arguments.output}")
+        print(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}")
+
+    _execute(parser, run)
+
+
 def evaluate() -> None:
     """`nnood_evaluate`: compare predictions with labels."""
     parser = _parser(
         "nnood_evaluate",
-        "Average precision and AUROC per voxel and per sample, pooled and per case.",
+        "Figures per voxel, object, slice and sample, with 95 % intervals: pooled, per kind, per size, and per case.",
         "nnood_evaluate -p scores -l nnood_data/raw/Dataset101_Heads/labelsTs",
     )
     parser.add_argument("-p", dest="predictions", type=Path, required=True, help="folder that nnood_predict wrote")
     parser.add_argument("-l", dest="labels", type=Path, required=True, help="folder of masks, or CSV of case,label")
     parser.add_argument("-o", dest="output", type=Path, help="JSON file; PREDICTIONS/evaluation.json if left out")
+    parser.add_argument("--threshold", type=float, help="score from which a voxel is anomalous, for a Dice there")
+    parser.add_argument("--mood", action="store_true", help="only the figures of the MOOD challenge's scorer")
+    parser.add_argument(
+        "--baselines", action="store_true", help="also evaluate what random and intensity scores would reach"
+    )
+    parser.add_argument("-d", dest="dataset", help="data set of the normal images, for --baselines")
+    parser.add_argument(
+        "-i", dest="images", type=Path, help="the test images, for --baselines; beside the labels if left out"
+    )
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
-        from nnood.evaluation.evaluate import evaluate, format_table
+        from nnood.evaluation.baselines import baselines_beside
+        from nnood.evaluation.evaluate import evaluate
+        from nnood.evaluation.mood import evaluate_mood
+        from nnood.evaluation.tables import format_mood, format_table
         from nnood.safety import write_json
 
-        result = evaluate(arguments.predictions, arguments.labels)
-        print(format_table(result))
-        output = arguments.output or arguments.predictions / "evaluation.json"
-        write_json(output, result.to_dict())
+        predictions, labels = arguments.predictions, arguments.labels
+        if arguments.mood:
+            output = arguments.output or predictions / "mood.json"
+            figures = evaluate_mood(predictions, labels)
+            print(format_mood(figures))
+            write_json(output, asdict(figures))
+        else:
+            output = arguments.output or predictions / "evaluation.json"
+            result = evaluate(predictions, labels, threshold=arguments.threshold)
+            others = {}
+            if arguments.baselines:
+                others = baselines_beside(
+                    predictions,
+                    labels,
+                    roots,
+                    dataset=arguments.dataset,
+                    images=arguments.images,
+                    threshold=arguments.threshold,
+                )
+            print(format_table(result, others))
+            baselines = {name: other.to_dict() for name, other in others.items()}
+            write_json(output, result.to_dict() | ({"baselines": baselines} if others else {}))
         print(f"Wrote {output}")
 
     _execute(parser, run)

@@ -9,9 +9,11 @@ import torch
 from matplotlib.figure import Figure
 
 from nnood.case_files import list_cases
-from nnood.evaluation.evaluate import Evaluation, evaluate
+from nnood.evaluation.baselines import baselines_beside
+from nnood.evaluation.evaluate import evaluate
+from nnood.evaluation.tables import format_comparison
 from nnood.images import read_image
-from nnood.inference.predict import find_model, predict, predict_baseline
+from nnood.inference.predict import find_model, predict
 from nnood.paths import Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
@@ -47,37 +49,20 @@ def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
     logger.info(describe_plans(planned))
     logger.info("3. Train fold 0")
     train(DATASET, ["0"], roots, epochs=EPOCHS, iterations=ITERATIONS, go_on=True, device=device)
-    logger.info("4. Predict the test images, and once more with an untrained intensity baseline")
+    logger.info("4. Predict the test images")
     model = find_model(roots, dataset=DATASET, recipe=None, configuration=None, folds=["0"])
     predict(raw / "imagesTs", folder / "predictions", model, device=device)
-    baseline = folder / "predictions_baseline"
-    predict_baseline(raw / "imagesTs", baseline, model, device=device)
-    logger.info("5. Evaluate")
-    results = {
-        "nnood": evaluate(folder / "predictions", raw / "labelsTs"),
-        "intensity baseline": evaluate(baseline, raw / "labelsTs"),
-    }
+    logger.info("5. Evaluate, beside what random and intensity scores reach without any training")
+    predictions, labels = folder / "predictions", raw / "labelsTs"
+    baselines = baselines_beside(predictions, labels, roots)
+    results = {"nnood": evaluate(predictions, labels), **baselines}
     write_json(folder / "evaluation.json", {name: result.to_dict() for name, result in results.items()})
     logger.info(format_comparison(results))
     picture = draw_cases(raw, folder / "predictions", folder / "demo.png")
-    logger.info("Picture: %s\nAll of it took %.0f s.", picture, time() - started)
+    report = report_predictions(predictions, roots, folder / "report.html", labels=labels, baselines=baselines)
+    logger.info("Picture: %s\nReport, with all cases to look at: %s", picture, report)
+    logger.info("All of it took %.0f s.", time() - started)
     return picture
-
-
-def format_comparison(results: dict[str, Evaluation]) -> str:
-    """A table of pooled figures, one line per method, and chance."""
-    first = next(iter(results.values()))
-    lines = [f"{'':20}{'voxel AP':>10}{'sample AP':>11}{'voxel AUROC':>13}{'sample AUROC':>14}"]
-    for name, result in results.items():
-        lines.append(_row(name, result.voxel_ap, result.sample_ap, result.voxel_auroc, result.sample_auroc))
-    lines.append(_row("chance", first.voxel_prevalence, first.sample_prevalence, 0.5, 0.5))
-    return "\n".join(lines)
-
-
-def _row(name: str, *figures: float | None) -> str:
-    """One line of the table; None is an undefined figure."""
-    shown = ["undefined" if figure is None else f"{figure:.3f}" for figure in figures]
-    return f"{name:20}{shown[0]:>10}{shown[1]:>11}{shown[2]:>13}{shown[3]:>14}"
 
 
 def draw_cases(raw: Path, predictions: Path, target: Path, *, normal: int = 2) -> Path:

@@ -1,258 +1,206 @@
 """Evaluation of a folder of predictions against voxel masks or sample labels."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from nnood.errors import UserError, one_error
-from nnood.evaluation.folders import (
-    MAP_ENDING,
-    compare_names,
-    find_images,
-    find_masks,
-    read_sample_labels,
-    read_sample_scores,
-)
-from nnood.evaluation.metrics import (
-    ScoreHistogram,
-    auroc,
-    average_precision,
-    exact_auroc,
-    exact_average_precision,
-)
-from nnood.image_readers import PICTURE_ENDINGS, TIFF_ENDINGS
-from nnood.images import image_ending, read_image
+from nnood.evaluation.folders import MAP_ENDING, read_sample_scores
+from nnood.evaluation.histogram import ScoreHistogram
+from nnood.evaluation.metrics import Counts
+from nnood.evaluation.objects import detect, label_objects
+from nnood.evaluation.results import Evaluation
+from nnood.evaluation.summary import case_figures, summarise
+from nnood.evaluation.tally import CaseTally, tally_voxels
+from nnood.evaluation.truth import Truth, find_truth, read_mask
+from nnood.geometry import Geometry
+from nnood.images import read_image
 
-EIGHT_BIT_ENDINGS = PICTURE_ENDINGS + TIFF_ENDINGS
-UNDEFINED = "undefined"
+# Thresholds for the object level: shares of all voxels that score at least as much.
+SHARES = np.geomspace(1e-6, 0.5, 32)
 
 
 @dataclass(frozen=True)
-class CaseResult:
-    """The figures of one case.
+class ScoredCase:
+    """A case with its score map in memory.
 
     Attributes:
-        name: Name of the case.
-        anomalous: Whether its mask has an anomalous voxel, or its sample label is 1.
-        sample_score: The predicted score of the case.
-        voxel_ap: Average precision over its voxels; None where undefined: normal case, or sample labels only.
-        voxel_auroc: AUROC over its voxels; None where undefined: as voxel_ap, or every voxel anomalous.
+        score_map: Scores in [0, 1], 2D or 3D.
+        truth: Same shape, bool.
+        geometry: Of both.
+        sample_score: Of the case.
     """
 
-    name: str
-    anomalous: bool
+    score_map: np.ndarray
+    truth: np.ndarray
+    geometry: Geometry
     sample_score: float
-    voxel_ap: float | None
-    voxel_auroc: float | None
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures of a folder of predictions. AP is average precision; its chance level is the prevalence.
-
-    Attributes:
-        voxel_ap: AP over the voxels of all cases together; None without an anomalous voxel or with sample labels only.
-        voxel_auroc: AUROC over the voxels of all cases together; None as voxel_ap, or if every voxel is anomalous.
-        voxel_prevalence: Fraction of anomalous voxels, the chance level of voxel_ap; None with sample labels only.
-        sample_ap: AP of the sample scores; None without an anomalous case.
-        sample_auroc: AUROC of the sample scores; None unless there are both normal and anomalous cases.
-        sample_prevalence: Fraction of anomalous cases, the chance level of sample_ap.
-        normal_cases: Number of normal cases.
-        anomalous_cases: Number of anomalous cases.
-        cases: One entry per case, sorted by name.
-    """
-
-    voxel_ap: float | None
-    voxel_auroc: float | None
-    voxel_prevalence: float | None
-    sample_ap: float | None
-    sample_auroc: float | None
-    sample_prevalence: float
-    normal_cases: int
-    anomalous_cases: int
-    cases: tuple[CaseResult, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON, where undefined figures become null."""
-        return asdict(self) | {"cases": [asdict(case) for case in self.cases]}
-
-
-def evaluate(predictions: Path, labels: Path, *, progress: bool = True) -> Evaluation:
+def evaluate(
+    predictions: Path, labels: Path, *, threshold: float | None = None, rounds: int = 1000, progress: bool = True
+) -> Evaluation:
     """Compare predictions with labels, one case in memory at a time.
 
     Args:
         predictions: Folder with `NAME.nii.gz` (score map in [0, 1]) and `NAME.nii.gz.txt` (sample score) per case.
         labels: One of two. A folder with one mask `NAME.<ending>` per anomalous case, 1 (in PNG, JPEG, BMP or TIFF
             also 255) where anomalous, else 0; a case without a mask, or with an empty one, is normal; if `imagesTs`
-            lies beside it, the cases are the ones in there. Or a file of sample labels with the header `case,label`
-            and labels 0 and 1; score maps are then not opened. If there is no such folder, `<folder>.csv` is tried.
+            lies beside it, the cases are the ones in there, and if `benchmark.csv` does, the kinds of anomaly. Or a
+            file of sample labels with the header `case,label` and labels 0 and 1; score maps are then not opened. If
+            there is no such folder, `<folder>.csv` is tried.
+        threshold: Score from which a voxel is called anomalous, for the Dice at a threshold.
+        rounds: Bootstrap resamples for the intervals.
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
-        Pooled figures and those of each case.
+        Pooled figures, those of each kind and size, and those of each case.
 
     Raises:
         UserError: If names don't fit together, or files are broken, differ in geometry or hold values out of range.
             All faults are listed, those of contents once the names fit.
     """
     scores = read_sample_scores(predictions)
-    table = labels if labels.is_file() else labels.with_name(f"{labels.name}.csv")
-    if not labels.is_dir() and table.is_file():
-        listed = read_sample_labels(table)
-        one_error(compare_names(predictions, scores, dict.fromkeys(listed, table), whole=table))
-        cases = [CaseResult(name, listed[name], scores[name], None, None) for name in sorted(scores)]
-        return _summarise(cases, None)
-    masks = find_masks(labels)
-    images = labels.absolute().parent / "imagesTs"
-    wanted = find_images(images, scores) | masks
-    one_error(compare_names(predictions, scores, wanted, whole=images if images.is_dir() else None))
-    pooled = ScoreHistogram()
-    cases, faults = [], []
-    for name in tqdm(sorted(scores), desc="Evaluating", unit="case", disable=None if progress else True):
-        try:
-            histogram = _count_voxels(predictions / f"{name}{MAP_ENDING}", masks.get(name))
-        except UserError as error:
-            faults.append(str(error))
-            continue
-        pooled.merge(histogram)
-        voxel_ap, voxel_auroc = _or_none(average_precision(histogram)), _or_none(auroc(histogram))
-        cases.append(CaseResult(name, bool(histogram.positives.any()), scores[name], voxel_ap, voxel_auroc))
-    one_error(faults)
-    return _summarise(cases, pooled)
+    truth = find_truth(labels, predictions, scores)
+    evaluator = Evaluator(truth, threshold)
+    if truth.sample_labels is not None:
+        for name, score in sorted(scores.items()):
+            evaluator.add_sample_score(name, score)
+        return evaluator.result(rounds)
+
+    def load(name: str) -> ScoredCase:
+        return load_prediction(predictions / f"{name}{MAP_ENDING}", truth.masks.get(name), scores[name])
+
+    run_evaluators(lambda name: [load(name)], [evaluator], sorted(scores), progress=progress)
+    return evaluator.result(rounds)
 
 
-def format_table(evaluation: Evaluation) -> str:
-    """Lay the figures out as text: pooled ones beside their chance level, then one row per case.
+def load_prediction(score_map: Path, mask: Path | None, sample_score: float) -> ScoredCase:
+    """Read a score map and its mask; without a mask all voxels are normal.
 
-    Args:
-        evaluation: What `evaluate` returned.
-
-    Returns:
-        Aligned lines. An undefined figure is written so, and a sentence says why.
+    Raises:
+        UserError: If a file is broken or they don't fit together.
     """
-    balanced = 0.5
-    pooled: list[tuple[str, float | None, float | None]] = [
-        ("voxel AP", evaluation.voxel_ap, evaluation.voxel_prevalence),
-        ("voxel AUROC", evaluation.voxel_auroc, balanced),
-        ("sample AP", evaluation.sample_ap, evaluation.sample_prevalence),
-        ("sample AUROC", evaluation.sample_auroc, balanced),
-    ]
-    rows = [(name, _figure(value), _figure(chance)) for name, value, chance in pooled]
-    cases = [
-        (
-            case.name,
-            "anomalous" if case.anomalous else "normal",
-            f"{case.sample_score:.6g}",
-            _figure(case.voxel_ap),
-            _figure(case.voxel_auroc),
-        )
-        for case in evaluation.cases
-    ]
-    return "\n".join(
-        [
-            f"{evaluation.anomalous_cases} anomalous and {evaluation.normal_cases} normal cases",
-            "",
-            *_align([("all cases", "value", "chance level"), *rows]),
-            *_reasons(evaluation),
-            "",
-            *_align([("case", "label", "sample score", "voxel AP", "voxel AUROC"), *cases]),
-        ]
-    )
-
-
-def _count_voxels(score_map: Path, mask: Path | None) -> ScoreHistogram:
-    """Count the voxels of one case; without a mask all are normal."""
     scores, geometry = read_image(score_map)
     if len(scores) != 1:
         raise UserError(
             f"{score_map}: Expected a score map of 1 channel, but got {len(scores)}; predict the case again."
         )
-    if mask is None:
-        truth = np.zeros(scores.shape, dtype=bool)
-    else:
-        values, mask_geometry = read_image(mask)
-        if not geometry.matches(mask_geometry):
-            raise UserError(
-                f"{score_map}: Expected the geometry of {mask} ({mask_geometry.describe()}), but got "
-                f"{geometry.describe()}; predict the image that the mask was drawn on."
-            )
-        truth = _as_truth(values, mask)
-    histogram = ScoreHistogram()
-    try:
-        histogram.add(scores, truth)
-    except ValueError as error:
-        raise UserError(f"{score_map}: {error}; predict the case again.") from error
-    return histogram
-
-
-def _as_truth(values: np.ndarray, mask: Path) -> np.ndarray:
-    if len(values) != 1:
-        raise UserError(f"{mask}: Expected a mask of 1 channel, but got {len(values)}; save it as a greyscale image.")
-    truth = values != 0
-    allowed = (1, 255) if image_ending(mask) in EIGHT_BIT_ENDINGS else (1,)
-    if not any(np.array_equal(truth, values == one) for one in allowed):
-        found = ", ".join(f"{value:g}" for value in np.unique(values)[:5])
-        expected = " or ".join(f"0 and {one}" for one in allowed)
-        raise UserError(f"{mask}: Expected the values {expected}, but got {found} (the five lowest); correct the mask.")
-    return truth
-
-
-def _or_none(figure: float) -> float | None:
-    return None if math.isnan(figure) else figure
-
-
-def _summarise(cases: list[CaseResult], pooled: ScoreHistogram | None) -> Evaluation:
-    scores = np.array([case.sample_score for case in cases])
-    truth = np.array([case.anomalous for case in cases], dtype=bool)
-    voxel_ap = voxel_auroc = voxel_prevalence = None
-    if pooled is not None:
-        voxel_ap, voxel_auroc = _or_none(average_precision(pooled)), _or_none(auroc(pooled))
-        positives, negatives = int(pooled.positives.sum()), int(pooled.negatives.sum())
-        voxel_prevalence = positives / (positives + negatives)
-    return Evaluation(
-        voxel_ap=voxel_ap,
-        voxel_auroc=voxel_auroc,
-        voxel_prevalence=voxel_prevalence,
-        sample_ap=_or_none(exact_average_precision(scores, truth)),
-        sample_auroc=_or_none(exact_auroc(scores, truth)),
-        sample_prevalence=float(truth.mean()),
-        normal_cases=int((~truth).sum()),
-        anomalous_cases=int(truth.sum()),
-        cases=tuple(cases),
-    )
-
-
-def _figure(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:.4g}"
-
-
-def _reasons(evaluation: Evaluation) -> list[str]:
-    """Say why figures are undefined, one sentence each."""
-    reasons = []
-    if evaluation.voxel_prevalence is None:
-        reasons.append("Voxel figures are undefined: the labels are per case, there are no masks.")
-    elif any(not case.anomalous for case in evaluation.cases):
-        reasons.append("Voxel figures of a normal case are undefined: it has no anomalous voxel.")
-    if not evaluation.anomalous_cases:
-        reasons.append("AP and AUROC are undefined: there is no anomalous case.")
-    elif not evaluation.normal_cases:
-        reasons.append("Sample AUROC is undefined: there is no normal case.")
-    if any(case.voxel_ap is not None and case.voxel_auroc is None for case in evaluation.cases):
-        reasons.append("Voxel AUROC is undefined where every voxel is anomalous.")
-    return ["", *reasons] if reasons else []
-
-
-def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Pad cells to the widest of their column: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    if not (scores.min() >= 0 and scores.max() <= 1):
+        raise UserError(
+            f"{score_map}: Expected finite scores in [0, 1], but got scores from {scores.min()} to {scores.max()}; "
+            "predict the case again."
         )
-        for row in rows
-    ]
+    truth = np.zeros(scores.shape[1:], dtype=bool) if mask is None else read_mask(mask, score_map, geometry)
+    return ScoredCase(scores[0], truth, geometry, sample_score)
+
+
+class Evaluator:
+    """Gathers one method's scores case by case: first all voxels, which say where to look for objects, then objects."""
+
+    def __init__(self, truth: Truth, threshold: float | None = None) -> None:
+        """Begin.
+
+        Args:
+            truth: The labels.
+            threshold: Score from which a voxel is called anomalous, for the Dice at a threshold.
+        """
+        self._truth, self._threshold = truth, threshold
+        self._pooled = ScoreHistogram()
+        self._tallies: dict[str, CaseTally] = {}
+        self._figures: dict[str, dict[str, float | None]] = {}
+        self._object_thresholds: np.ndarray | None = None
+
+    def add_sample_score(self, name: str, sample_score: float) -> None:
+        """Add a case of which there is a sample label only."""
+        labels = self._truth.sample_labels or {}
+        self._tallies[name] = CaseTally(labels[name], sample_score, None)
+
+    def add(self, name: str, case: ScoredCase) -> None:
+        """Add a case."""
+        if self._truth.sample_labels is not None:
+            self.add_sample_score(name, case.sample_score)
+            return
+        self._tallies[name] = CaseTally(bool(case.truth.any()), case.sample_score, None)
+        if not self._truth.is_whole(name):
+            tally, histogram = tally_voxels(case.score_map, case.truth, math.prod(case.geometry.spacing))
+            self._tallies[name].voxels = tally
+            self._figures[name] = case_figures(histogram.counts(), tally, self._threshold)
+            self._pooled.merge(histogram)
+
+    def has_objects(self, name: str) -> bool:
+        """Whether a case, all of them being added, counts at the object level."""
+        return self._tallies[name].voxels is not None and any(
+            tally.voxels is not None and tally.voxels.object_sizes.size for tally in self._tallies.values()
+        )
+
+    def add_objects(self, name: str, case: ScoredCase) -> None:
+        """Look for a case's objects, when all cases have been added."""
+        if self._object_thresholds is None:
+            self._object_thresholds = spread_thresholds(self._pooled.counts())
+        tally = self._tallies[name].voxels
+        if tally is not None:
+            objects, sizes = label_objects(case.truth)
+            tally.detections = detect(case.score_map, objects, sizes, self._object_thresholds)
+
+    def result(self, rounds: int) -> Evaluation:
+        """Sum up.
+
+        Args:
+            rounds: Bootstrap resamples for the intervals.
+        """
+        tallies = dict(sorted(self._tallies.items()))
+        counts = self._pooled.counts()
+        return summarise(tallies, self._figures, self._truth, counts, threshold=self._threshold, rounds=rounds)
+
+
+def run_evaluators(
+    load: Callable[[str], Sequence[ScoredCase]],
+    evaluators: Sequence[Evaluator],
+    names: Sequence[str],
+    *,
+    progress: bool = True,
+) -> None:
+    """Feed evaluators with all cases, one case in memory at a time.
+
+    Args:
+        load: Gives a case's scores, one entry per evaluator; called twice for cases that count at the object level.
+        evaluators: One per method.
+        names: The cases.
+        progress: Whether to show a progress bar, where there is a terminal.
+
+    Raises:
+        UserError: If cases are broken; all are listed.
+    """
+    disable = None if progress else True
+    faults = []
+    for name in tqdm(names, desc="Evaluating", unit="case", disable=disable):
+        try:
+            cases = load(name)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        for evaluator, case in zip(evaluators, cases, strict=True):
+            evaluator.add(name, case)
+    one_error(faults)
+    with_objects = [name for name in names if evaluators[0].has_objects(name)]
+    for name in tqdm(with_objects, desc="Finding objects", unit="case", disable=disable):
+        for evaluator, case in zip(evaluators, load(name), strict=True):
+            evaluator.add_objects(name, case)
+
+
+def spread_thresholds(counts: Counts) -> np.ndarray:
+    """Thresholds for the object level, from the share of voxels that score at least as much: 1e-6 to 0.5.
+
+    Args:
+        counts: Of all voxels.
+    """
+    called = np.cumsum((counts.positives + counts.negatives)[::-1])
+    if not called.size:
+        return np.zeros(0)
+    reached = np.searchsorted(called, SHARES * called[-1]).clip(max=len(called) - 1)
+    return np.unique(counts.scores[::-1][reached])[::-1]

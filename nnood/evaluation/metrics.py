@@ -1,190 +1,181 @@
-"""Average precision and AUROC, exact for small arrays and streaming for any number of voxels.
+"""Figures of merit from counts: how many positives and negatives share each distinct score.
 
-Both are computed from groups: how many positives and how many negatives share each distinct score. Tied scores are one
-group, so that their order in memory never matters. The exact functions group by the score itself, the streaming ones
-by the bins of a ScoreHistogram.
+Tied scores are one entry, so their order in memory never matters. `count_scores` groups a small array exactly;
+`nnood.evaluation.histogram` counts any number of voxels in bins. Every figure takes `Counts` whose last axis is the
+score; leading axes are independent (resamples, groups), and the figure comes back in their shape. NaN means that the
+figure is undefined.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
-_DROPPED_BITS = 10
-_CHUNK = 4_000_000
-_MIDDLE_BIN = int(np.float32(0.5).view(np.uint32)) >> _DROPPED_BITS
-# The float32 next to 1 is 1 - 2^-24; half that distance stands for 1 itself, so that 1 has a bin of its own.
-_DISTANCE_OF_ONE = np.float32(2**-25)
-_BINS = 2 * _MIDDLE_BIN - (int(_DISTANCE_OF_ONE.view(np.uint32)) >> _DROPPED_BITS) + 1
-_FEW = 100_000
 
+@dataclass(frozen=True)
+class Counts:
+    """Positives and negatives per distinct score.
 
-class ScoreHistogram:
-    """Counts of positives and negatives per score, in constant memory (20 MB) however many voxels are added.
-
-    A score's bin is the bit pattern of a float32 without its last 10 bits: of the score up to 0.5, and above that,
-    mirrored, of its distance from 1. Bit patterns of non-negative floats are ordered as the values are, so the bins
-    are ordered too, and their width is a fixed fraction (at most 2^-13) of the distance from the nearer end. Scores
-    crowded near 0 or 1, as an uncalibrated sigmoid gives them, therefore keep their order, which they would not in
-    bins of equal width.
+    Attributes:
+        scores: Distinct scores, rising, (N,).
+        positives: Number, or summed weight, of positives per score, (..., N).
+        negatives: Likewise of negatives, (..., N).
     """
 
-    def __init__(self) -> None:
-        self._positives = np.zeros(_BINS, dtype=np.int64)
-        self._negatives = np.zeros(_BINS, dtype=np.int64)
-
-    @property
-    def positives(self) -> np.ndarray:
-        """Number of anomalous voxels per bin, int64, by rising score."""
-        return self._positives
-
-    @property
-    def negatives(self) -> np.ndarray:
-        """Number of normal voxels per bin, int64, by rising score."""
-        return self._negatives
-
-    def add(self, scores: np.ndarray, truth: np.ndarray) -> None:
-        """Count voxels.
-
-        Args:
-            scores: Any shape, in [0, 1].
-            truth: Same shape, bool; True where the voxel is anomalous.
-
-        Raises:
-            ValueError: If the shapes differ, or if a score is not finite or outside [0, 1]; nothing is counted then.
-        """
-        _check_shapes(scores, truth)
-        if scores.size == 0:
-            return
-        lowest, highest = scores.min(), scores.max()
-        # Written so that NaN, which fails every comparison, is refused.
-        if not (lowest >= 0 and highest <= 1):
-            raise ValueError(f"Expected finite scores in [0, 1], but got scores from {lowest} to {highest}")
-        flat_scores, flat_truth = scores.reshape(-1), truth.reshape(-1)
-        for start in range(0, flat_scores.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            self._count(flat_scores[part], flat_truth[part])
-
-    def merge(self, other: "ScoreHistogram") -> None:
-        """Add the counts of another histogram to this one."""
-        self._positives += other._positives
-        self._negatives += other._negatives
-
-    def _count(self, scores: np.ndarray, truth: np.ndarray) -> None:
-        bins = _bins_of(scores)
-        if bins.size < _FEW:  # touching their bins takes less than passing over all there are
-            np.add.at(self._positives, bins[truth], 1)
-            np.add.at(self._negatives, bins[~truth], 1)
-            return
-        self._negatives += np.bincount(bins, minlength=_BINS)
-        if truth.any():
-            positives = np.bincount(bins[truth], minlength=_BINS)
-            self._positives += positives
-            self._negatives -= positives
+    scores: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
 
 
-def _bins_of(scores: np.ndarray) -> np.ndarray:
-    # Adding 0 turns -0.0, whose sign bit would make it the largest pattern, into 0.0.
-    values = scores.astype(np.float32) + np.float32(0)
-    upper = values > 0.5
-    # The subtraction is exact from 0.5 to 1, so no two scores meet before the bits are dropped.
-    distance = np.where(upper, np.maximum(1 - values, _DISTANCE_OF_ONE), values)
-    bins = (distance.view(np.uint32) >> _DROPPED_BITS).astype(np.intp)
-    return np.where(upper, 2 * _MIDDLE_BIN - bins, bins)
-
-
-def average_precision(histogram: ScoreHistogram) -> float:
-    """Average precision of the binned scores.
+def count_scores(scores: np.ndarray, truth: np.ndarray) -> Counts:
+    """Group an array by score, without binning.
 
     Args:
-        histogram: Counts per score.
-
-    Returns:
-        Sum over thresholds of (recall gained) x (precision), in [0, 1], as scikit-learn defines it; the chance level is
-        the fraction of positives. NaN, that is undefined, when there are no positives.
-    """
-    return _grouped_average_precision(histogram.positives, histogram.negatives)
-
-
-def auroc(histogram: ScoreHistogram) -> float:
-    """Area under the ROC curve of the binned scores.
-
-    Args:
-        histogram: Counts per score.
-
-    Returns:
-        Probability that a positive scores higher than a negative, ties counting half; the chance level is 0.5. NaN,
-        that is undefined, when there are no positives or no negatives.
-    """
-    return _grouped_auroc(histogram.positives, histogram.negatives)
-
-
-def exact_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Average precision of a small array without binning, for example of sample scores.
-
-    Args:
-        scores: Any shape, any finite value.
+        scores: Any shape, any finite values.
         truth: Same shape, bool.
 
-    Returns:
-        As `average_precision`; NaN, that is undefined, when there are no positives.
-
     Raises:
-        ValueError: If the shapes differ or a score is not finite.
+        ValueError: If the shapes differ, truth is not bool, or a score is not finite.
     """
-    return _grouped_average_precision(*_group_by_score(scores, truth))
-
-
-def exact_auroc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve of a small array without binning, for example of sample scores.
-
-    Args:
-        scores: Any shape, any finite value.
-        truth: Same shape, bool.
-
-    Returns:
-        As `auroc`; NaN, that is undefined, when there are no positives or no negatives.
-
-    Raises:
-        ValueError: If the shapes differ or a score is not finite.
-    """
-    return _grouped_auroc(*_group_by_score(scores, truth))
-
-
-def _check_shapes(scores: np.ndarray, truth: np.ndarray) -> None:
-    if scores.shape != truth.shape:
-        raise ValueError(f"Expected scores and truth of one shape, but got {scores.shape} and {truth.shape}")
-    if truth.dtype != np.bool_:
-        raise ValueError(f"Expected truth of type bool, but got {truth.dtype}")
-
-
-def _group_by_score(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count positives and negatives per distinct score, by rising score."""
-    _check_shapes(scores, truth)
+    check_shapes(scores, truth)
     if not np.isfinite(scores).all():
         raise ValueError("Expected finite scores, but got NaN or infinity")
     distinct, group = np.unique(scores.reshape(-1), return_inverse=True)
     group, flat_truth = group.reshape(-1), truth.reshape(-1)
     positives = np.bincount(group[flat_truth], minlength=len(distinct))
     negatives = np.bincount(group[~flat_truth], minlength=len(distinct))
-    return positives, negatives
+    return Counts(distinct, positives, negatives)
 
 
-def _grouped_average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Average precision from counts per distinct score, by rising score."""
-    # Groups without positives gain no recall and so add nothing, but their negatives lower the precision below them.
-    found = np.cumsum(positives[::-1])
-    called = found + np.cumsum(negatives[::-1])
-    gains = np.flatnonzero(positives[::-1])
-    if len(gains) == 0:
-        return float("nan")
-    precision = found[gains] / called[gains]
-    return float(np.sum(positives[::-1][gains] * precision) / found[-1])
+def check_shapes(scores: np.ndarray, truth: np.ndarray) -> None:
+    """Refuse arrays that do not belong together.
+
+    Raises:
+        ValueError: If the shapes differ, or truth is not bool.
+    """
+    if scores.shape != truth.shape:
+        raise ValueError(f"Expected scores and truth of one shape, but got {scores.shape} and {truth.shape}")
+    if truth.dtype != np.bool_:
+        raise ValueError(f"Expected truth of type bool, but got {truth.dtype}")
 
 
-def _grouped_auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Area under the ROC curve from counts per distinct score, by rising score."""
-    # Floats, because the product of two voxel counts may not fit into an int64.
-    total_positives, total_negatives = float(positives.sum()), float(negatives.sum())
-    if total_positives == 0 or total_negatives == 0:
-        return float("nan")
-    negatives_below = np.cumsum(negatives) - negatives
-    recall_gained = positives / total_positives
-    return float(np.sum(recall_gained * (negatives_below + negatives / 2)) / total_negatives)
+def average_precision(counts: Counts) -> np.ndarray:
+    """Average precision.
+
+    Returns:
+        Sum over thresholds of (recall gained) x (precision), in [0, 1], as scikit-learn defines it; the chance level is
+        the fraction of positives. NaN without positives.
+    """
+    gained = _falling(counts.positives)
+    found, called = _called(counts)
+    total = found[..., -1:] if gained.shape[-1] else np.zeros((*gained.shape[:-1], 1))
+    return np.where(total[..., 0] > 0, _divide(gained * _divide(found, called), total).sum(axis=-1), np.nan)
+
+
+def auroc(counts: Counts, *, limit: float = 1.0) -> np.ndarray:
+    """Area under the ROC curve, whole or up to a false positive rate.
+
+    With positives weighted by 1 / (voxels of their object), this is the AUPRO, the area under the curve of mean overlap
+    per region. Source: Bergmann et al., MVTec AD, IJCV 2021, which uses the limit 0.3.
+
+    Args:
+        counts: Counts per score.
+        limit: Largest false positive rate, in (0, 1]; the curve is linear between thresholds.
+
+    Returns:
+        The area divided by `limit`, in [0, 1]; the chance level is limit / 2. NaN without positives or negatives.
+    """
+    false, true = _rates(counts)
+    left, right = np.minimum(false[..., :-1], limit), np.minimum(false[..., 1:], limit)
+    rise = np.diff(true, axis=-1) * _divide(right - left, np.diff(false, axis=-1))
+    return ((right - left) * (true[..., :-1] + rise / 2)).sum(axis=-1) / limit
+
+
+def best_dice(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """The highest Dice coefficient that any threshold reaches, and the threshold.
+
+    Returns:
+        Dice in [0, 1], and the lowest score that is called positive there. NaN without positives.
+    """
+    if not counts.positives.shape[-1]:
+        nothing = np.full(counts.positives.shape[:-1], np.nan)
+        return nothing, nothing
+    dice = _dice_per_threshold(counts)
+    best = dice.argmax(axis=-1)
+    defined = counts.positives.sum(axis=-1) > 0
+    return np.where(defined, dice.max(axis=-1), np.nan), np.where(defined, counts.scores[::-1][best], np.nan)
+
+
+def dice_at(counts: Counts, threshold: float) -> np.ndarray:
+    """Dice coefficient when what scores at least `threshold` is called positive; NaN without positives."""
+    called = counts.scores >= threshold
+    hits = counts.positives[..., called].sum(axis=-1)
+    total = counts.positives.sum(axis=-1)
+    dice = _divide(2 * hits, hits + counts.negatives[..., called].sum(axis=-1) + total)
+    return np.where(total > 0, dice, np.nan)
+
+
+def sensitivity(counts: Counts, *, specificity: float = 0.95) -> np.ndarray:
+    """The highest sensitivity among thresholds of at least this specificity.
+
+    Returns:
+        Sensitivity in [0, 1], without interpolation between thresholds; NaN without positives or negatives.
+    """
+    false, true = _rates(counts)
+    # A tolerance, because 1 - 0.95 is a little more than 0.05.
+    return np.where(np.isnan(true), np.nan, np.where(false <= 1 - specificity + 1e-9, true, 0)).max(axis=-1)
+
+
+def precision_recall_points(counts: Counts, points: int = 200) -> list[tuple[float, float]]:
+    """At most `points` (recall, precision) for a plot, spread over the recall; none without positives."""
+    found, called = _called(counts)
+    if not found.size or found[-1] == 0:
+        return []
+    return _thin(found / found[-1], _divide(found, called), points)
+
+
+def roc_points(counts: Counts, points: int = 200) -> list[tuple[float, float]]:
+    """At most `points` (false, true positive rate) for a plot, from (0, 0) to (1, 1); none where undefined."""
+    false, true = _rates(counts)
+    return [] if np.isnan(true).any() else _thin(false, true, points)
+
+
+def _falling(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values)[..., ::-1].astype(np.float64)
+
+
+def _called(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Per threshold, from the highest score down: positives found, and all that is called positive."""
+    found = np.cumsum(_falling(counts.positives), axis=-1)
+    return found, found + np.cumsum(_falling(counts.negatives), axis=-1)
+
+
+def _rates(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rate per threshold, beginning with (0, 0); NaN where undefined."""
+    rates = []
+    for values in (counts.negatives, counts.positives):
+        summed = np.cumsum(_falling(values), axis=-1)
+        rates.append(np.concatenate([np.zeros((*summed.shape[:-1], 1)), summed], axis=-1))
+    totals = [summed[..., -1:] for summed in rates]
+    defined = (totals[0] > 0) & (totals[1] > 0)
+    false, true = (
+        np.where(defined, _divide(summed, total), np.nan) for summed, total in zip(rates, totals, strict=True)
+    )
+    return false, true
+
+
+def _dice_per_threshold(counts: Counts) -> np.ndarray:
+    found, called = _called(counts)
+    return _divide(2 * found, called + found[..., -1:])
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient, 0 where the denominator is 0."""
+    shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
+    return np.divide(numerator, denominator, out=np.zeros(shape), where=np.asarray(denominator) != 0)
+
+
+def _thin(x: np.ndarray, y: np.ndarray, points: int) -> list[tuple[float, float]]:
+    """Leave the points that are evenly spread over the curve's length."""
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(max=len(x) - 1))
+    return list(zip(x[chosen].tolist(), y[chosen].tolist(), strict=True))

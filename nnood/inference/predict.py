@@ -1,30 +1,28 @@
 """Predict a folder of images, case by case, going on where an earlier, killed call stopped."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from nnood.case_files import Cases, list_cases
+from nnood.case_files import list_cases
 from nnood.datasets import DATASET_NAME, find_dataset_name
 from nnood.errors import UserError, one_error
-from nnood.evaluation.baselines import IntensityBaseline
 from nnood.geometry import Geometry
 from nnood.images import read_case
 from nnood.inference.export import prediction_files, write_prediction
 from nnood.inference.predictor import Model, ScorePredictor
 from nnood.paths import Roots
-from nnood.safety import read_json, read_receipt, remove_leftovers, sha256, write_receipt
+from nnood.safety import read_json, read_receipt, remove_leftovers, sha256, write_json, write_receipt
 from nnood.training.checkpoints import BEST
 from nnood.training.train import member_folder
 
 logger = logging.getLogger(__name__)
 
 RECEIPTS = ".receipts"
+NOTE = "prediction.json"
 
 
 def find_model(
@@ -85,7 +83,8 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
 
     Args:
         inputs: Images, named nnU-Net's way (`CASE_0000.nii.gz`) or plainly.
-        output: Gets `CASE.nii.gz` (float32 in [0, 1], geometry of the input) and `CASE.nii.gz.txt` per case.
+        output: Gets `CASE.nii.gz` (float32 in [0, 1], geometry of the input) and `CASE.nii.gz.txt` per case, and
+            `prediction.json`, which says what was predicted with what.
         model: The members.
         device: Where to compute.
 
@@ -99,43 +98,13 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
         raise UserError(f"{output} holds the images, which score maps would overwrite; choose another folder (-o).")
     cases = list_cases(inputs, model.channels)
     settings = {"plans": model.plans, "members": [sha256(file) for file in model.checkpoints]}
-    return predict_cases(cases, output, model, settings, lambda: ScorePredictor(model, device))
-
-
-def predict_baseline(inputs: Path, output: Path, model: Model, *, device: torch.device) -> dict[str, float]:
-    """As `predict`, with the untrained intensity baseline in the place of the members."""
-    cases = list_cases(inputs, model.channels)
-    settings = {"plans": model.plans, "members": IntensityBaseline.__name__}
-    return predict_cases(
-        cases, output, model, settings, lambda: ScorePredictor(model, device, network=IntensityBaseline())
-    )
-
-
-def predict_cases(
-    cases: Cases,
-    output: Path,
-    model: Model,
-    settings: Any,
-    build: Callable[[], Callable[[np.ndarray, Geometry], np.ndarray]],
-) -> dict[str, float]:
-    """Predict cases with anything that turns an image into a score map.
-
-    Args:
-        cases: Case name to files.
-        output: Where to write.
-        model: For the number of channels.
-        settings: What decides the outcome besides the images; finished cases with the same ones are skipped.
-        build: Makes the predictor; called only if there is something to do.
-
-    Returns:
-        Sample score by case.
-
-    Raises:
-        UserError: If cases are broken; the others are finished, and all broken ones are listed.
-    """
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     remove_leftovers(output / RECEIPTS)
+    write_json(
+        output / NOTE,
+        {"dataset": model.folder.parent.name, "images": inputs.absolute(), "members": model.checkpoints},
+    )
     scores: dict[str, float] = {}
     faults: list[str] = []
     predictor = None
@@ -152,7 +121,7 @@ def predict_cases(
         except UserError as error:
             faults.append(str(error))
             continue
-        predictor = predictor or build()
+        predictor = predictor or ScorePredictor(model, device)
         scores[name] = write_prediction(predictor(image, geometry), geometry, output, name)
         write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": scores[name]})
     one_error(faults)

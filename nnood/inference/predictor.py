@@ -88,24 +88,20 @@ class Model:
 class ScorePredictor:
     """Turns images into score maps, one at a time."""
 
-    def __init__(self, model: Model, device: torch.device, *, network: torch.nn.Module | None = None) -> None:
+    def __init__(self, model: Model, device: torch.device) -> None:
         """Load all members.
 
         Args:
             model: Which members.
             device: Where to compute.
-            network: Takes the place of the trained members (baselines).
         """
         self._model = model
         self._plans = PlansManager(model.plans)
         self._configuration = self._plans.get_configuration(model.configuration)
-        if network is None:
-            contents = [load_checkpoint(file, torch.device("cpu")) for file in model.checkpoints]
-            weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
-            mirror = tuple(contents[0]["mirror_axes"]) or None
-            network = build_network(self._configuration, model.channels, deep_supervision=False)
-        else:
-            weights, mirror = [network.state_dict()], None
+        contents = [load_checkpoint(file, torch.device("cpu")) for file in model.checkpoints]
+        weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
+        mirror = tuple(contents[0]["mirror_axes"]) or None
+        network = build_network(self._configuration, model.channels, deep_supervision=False)
         with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
             self._window = SlidingWindow(device=device, use_mirroring=mirror is not None, allow_tqdm=False)
         self._window.manual_initialization(

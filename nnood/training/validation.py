@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnood.evaluation.metrics import ScoreHistogram, average_precision, exact_average_precision
+from nnood.evaluation.histogram import ScoreHistogram
+from nnood.evaluation.metrics import average_precision, count_scores
 from nnood.planning.storage import CaseStore
 from nnood.scores import sample_score
 from nnood.tasks import TaskSettings, build_task
@@ -143,7 +144,7 @@ class TaskScores:
                 pooled.merge(histogram)
                 if NORMAL in self._voxels:
                     pooled.merge(self._voxels[NORMAL])
-                result[task] = average_precision(pooled)
+                result[task] = float(average_precision(pooled.counts()))
         return result
 
     def sample_ap(self) -> dict[str, float]:
@@ -152,5 +153,5 @@ class TaskScores:
         for task, samples in self._samples.items():
             if task != NORMAL:
                 scores, truth = zip(*samples, *self._samples.get(NORMAL, []), strict=True)
-                result[task] = exact_average_precision(np.array(scores), np.array(truth))
+                result[task] = float(average_precision(count_scores(np.array(scores), np.array(truth))))
         return result

@@ -1,0 +1,154 @@
+"""The parts of a report with figures of all cases together, per kind and per size."""
+
+from collections.abc import Mapping, Sequence
+
+from nnood.evaluation.report_curves import draw_curves
+from nnood.evaluation.report_html import (
+    Html,
+    cell,
+    element,
+    figure_text,
+    html,
+    join,
+    number_cell,
+    paragraph,
+    section,
+    table,
+)
+from nnood.evaluation.results import FIGURES, Evaluation, Figure, Group
+
+HEADLINES = ("voxel_ap", "voxel_best_dice", "object_recall", "sample_ap", "sample_auroc")
+GROUP_FIGURES = ("voxel_ap", "voxel_best_dice", "object_recall", "sample_ap", "sample_auroc")
+NEAR = "\N{ALMOST EQUAL TO}"
+
+
+def headline_cards(evaluation: Evaluation) -> Html:
+    """The most telling figures, large; an undefined one is left out."""
+    cases = f"{evaluation.anomalous_cases} anomalous, {evaluation.normal_cases} normal"
+    cards = [_card("cases", str(evaluation.anomalous_cases + evaluation.normal_cases), cases)]
+    for key in HEADLINES:
+        figure = evaluation.figures.get(key)
+        if figure is not None and figure.value is not None:
+            cards.append(_card(FIGURES[key], f"{figure.value:.3f}", _below(figure), meter(figure)))
+    return element("div", join(cards), class_="cards")
+
+
+def _card(name: str, value: str, below: str, bar: Html | str = "") -> Html:
+    parts = [paragraph(name, class_="card-name"), paragraph(value, class_="card-value"), bar, paragraph(below)]
+    return element("div", join(parts), class_="card")
+
+
+def _below(figure: Figure) -> str:
+    parts = []
+    if figure.low is not None and figure.high is not None:
+        parts.append(f"95 %: {interval(figure)}")
+    if figure.chance is not None:
+        parts.append(f"chance {figure.chance:.3f}")
+    return ", ".join(parts)
+
+
+def interval(figure: Figure) -> str:
+    """The ends of the interval; empty if there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{figure.low:.3f} to {figure.high:.3f}"
+
+
+def meter(figure: Figure) -> Html:
+    """A bar of the figure's length, with a mark at the chance level."""
+    if figure.value is None:
+        return Html()
+    mark = ""
+    if figure.chance is not None:
+        mark = element("i", style=f"left:{100 * min(max(figure.chance, 0), 1):.1f}%")
+    bar = element("b", style=f"width:{100 * min(max(figure.value, 0), 1):.1f}%")
+    return element("span", Html(bar + mark), class_="meter", aria_hidden="true")
+
+
+def describe_figures(evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> Html:
+    """The section with the table of all pooled figures and the notes."""
+    evaluations = [evaluation, *baselines.values()]
+    header = ["Figure", "Value", "95 % interval", "Chance", *baselines]
+    rows, undefined = [], []
+    for key, name in FIGURES.items():
+        figures = [one.figures.get(key, Figure(None)) for one in evaluations]
+        if all(figure.value is None for figure in figures):
+            undefined.append(name)
+            continue
+        own, *others = figures
+        chance = "–" if own.chance is None else figure_text(own.chance)  # noqa: RUF001
+        rows.append(
+            [
+                name,
+                number_cell(element("strong", figure_text(own.value)), own.value),
+                number_cell(interval(own) or "–"),  # noqa: RUF001
+                number_cell(chance, own.chance),
+                *(number_cell(figure_text(figure.value), figure.value) for figure in others),
+            ]
+        )
+    parts: list[object] = [paragraph(_thresholds(evaluation))] if _thresholds(evaluation) else []
+    parts += [table(header, rows)] if rows else []
+    if undefined:
+        parts.append(paragraph(f"Undefined here: {', '.join(undefined)}.", class_="note"))
+    if evaluation.notes:
+        notes = join(element("li", note) for note in evaluation.notes)
+        parts.append(element("ul", notes, class_="note"))
+    return section("figures", "Figures", *parts)
+
+
+def _thresholds(evaluation: Evaluation) -> str:
+    parts = []
+    if evaluation.threshold is not None:
+        parts.append(f"A voxel counts as anomalous from a score of {evaluation.threshold:.3f} on.")
+    if evaluation.best_threshold is not None:
+        parts.append(f"The best Dice is reached at a score of {evaluation.best_threshold:.3f}.")
+    return " ".join(parts)
+
+
+def describe_curves(evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> Html:
+    """The section with the curves; empty if none is defined."""
+    drawn = draw_curves(evaluation, baselines)
+    return section("curves", "Curves", element("div", join(drawn), class_="curves")) if drawn else Html()
+
+
+def describe_groups(groups: Sequence[Group]) -> Html:
+    """The section with the figures per kind and per size; empty if there are no groups."""
+    parts: list[object] = []
+    kinds = [group for group in groups if group.by == "kind"]
+    others = list(dict.fromkeys(group.by for group in groups if group.by != "kind"))
+    if kinds:
+        parts.append(_group_table("Kind of anomaly", kinds))
+        if any(group.close_to for group in kinds):
+            parts.append(
+                paragraph(f"{NEAR} close to a training task: this kind was, in a way, trained for.", class_="note")
+            )
+    for by in others:
+        parts.append(_group_table(by.capitalize(), [group for group in groups if group.by == by]))
+    if not parts:
+        return Html()
+    parts.insert(0, paragraph("Each group is compared with all normal cases; the mark on a bar is the chance level."))
+    return section("groups", "Kinds and sizes" if kinds and others else "Kinds" if kinds else "Sizes", *parts)
+
+
+def _group_table(name: str, groups: Sequence[Group]) -> Html:
+    shown = [
+        key for key in GROUP_FIGURES if any(group.figures.get(key, Figure(None)).value is not None for group in groups)
+    ]
+    rows = []
+    for group in groups:
+        title = html(group.name)
+        if group.close_to:
+            near = f"close to a training task: {', '.join(group.close_to)}"
+            sign = element("span", NEAR, class_="near", role="img", title=near, aria_label=near)
+            title = Html(f"{title} {sign}")
+        cells = [_figure_cell(group.figures.get(key, Figure(None))) for key in shown]
+        rows.append([title, number_cell(group.cases, group.cases), *cells])
+    return table([name, "Cases", *(FIGURES[key] for key in shown)], rows)
+
+
+def _figure_cell(figure: Figure) -> Html:
+    if figure.value is None:
+        return cell(figure_text(None))
+    value = element("span", figure_text(figure.value), class_="metered")
+    small = element("small", interval(figure))
+    return cell(Html(value + meter(figure) + small), data_sort=f"{figure.value:.9g}")

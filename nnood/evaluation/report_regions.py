@@ -1,0 +1,72 @@
+"""The most suspicious regions of a score map, in millimetres."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from nnood.geometry import Geometry
+
+TOP_REGIONS = 3
+SHARE_OF_PEAK = 0.5
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected region of high scores.
+
+    Attributes:
+        peak: Its highest score.
+        centre: Centre of gravity in mm, in the image's physical space (x, y[, z]).
+        extent: Edges of its box in mm, along the axes of the file (x, y[, z]).
+        volume: In mm^3; in 2D, area in mm^2.
+        voxel: Its voxel (x, y[, z]) that is nearest to the centre.
+    """
+
+    peak: float
+    centre: tuple[float, ...]
+    extent: tuple[float, ...]
+    volume: float
+    voxel: tuple[int, ...]
+
+
+def find_regions(scores: np.ndarray, geometry: Geometry) -> list[Region]:
+    """Find up to three regions above half of the highest score, by falling peak, then by falling volume.
+
+    Voxels that touch in a corner belong together.
+
+    Args:
+        scores: A score map (z, y, x) or (y, x).
+        geometry: Where it lies.
+
+    Returns:
+        The regions; none if all scores are 0.
+    """
+    top = float(scores.max())
+    if top <= 0:
+        return []
+    parts, count = ndimage.label(scores >= SHARE_OF_PEAK * top, structure=np.ones((3,) * scores.ndim))
+    numbers = np.arange(1, count + 1)
+    peaks = ndimage.maximum(scores, parts, numbers)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    chosen = np.lexsort((-sizes, -np.asarray(peaks)))[:TOP_REGIONS]
+    boxes = ndimage.find_objects(parts)
+    return [_measure(parts, boxes[i], i + 1, float(peaks[i]), geometry) for i in chosen]
+
+
+def _measure(
+    parts: np.ndarray, box: tuple[slice, ...], number: int, peak: float, geometry: Geometry
+) -> Region:
+    first = np.array([edge.start for edge in box])
+    voxels = (np.argwhere(parts[box] == number) + first)[:, ::-1]  # x, y, z as in the geometry
+    centre = voxels.mean(axis=0)
+    spacing = np.asarray(geometry.spacing)
+    nearest = voxels[np.square((voxels - centre) * spacing).sum(axis=1).argmin()]
+    cosines = np.reshape(geometry.direction, (geometry.dimensions,) * 2)
+    return Region(
+        peak=peak,
+        centre=tuple((np.asarray(geometry.origin) + cosines @ (spacing * centre)).tolist()),
+        extent=tuple((np.ptp(voxels, axis=0) + 1) * spacing),
+        volume=float(len(voxels) * spacing.prod()),
+        voxel=tuple(nearest.tolist()),
+    )
