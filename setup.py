@@ -10,7 +10,17 @@ VERSION = next(
     for line in (ROOT / "nnood" / "__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
-COMMANDS = ("convert", "plan_and_preprocess", "tasks", "train", "predict", "make_benchmark", "evaluate", "demo")
+COMMANDS = (
+    "convert",
+    "plan_and_preprocess",
+    "tasks",
+    "train",
+    "predict",
+    "make_benchmark",
+    "evaluate",
+    "report",
+    "demo",
+)
 
 setup(
     name="nnood",
@@ -21,7 +31,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["nnood", "nnood.*", "dataset_conversion", "dataset_conversion.*"]),
-    package_data={"nnood": ["py.typed"]},
+    package_data={"nnood": ["py.typed", "evaluation/report_page/*"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.4,!=2.9.*",
@@ -47,6 +57,7 @@ setup(
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
             "scikit-learn>=1.4",
+            "playwright>=1.44",
             "ruff>=0.6",
             "mypy>=1.11",
         ]

@@ -404,6 +404,44 @@ def evaluate() -> None:
     _execute(parser, run)
 
 
+def report() -> None:
+    """`nnood_report`: one HTML file with figures, curves, and all cases to look at."""
+    parser = _parser(
+        "nnood_report",
+        "Write one HTML file that needs nothing else: what was trained, figures, curves, and a viewer of every case. "
+        "Without labels, a reading list with the most suspicious cases first.",
+        "nnood_report -p scores -l nnood_data/raw/Dataset101_Heads/labelsTs -o report.html",
+    )
+    parser.add_argument(
+        "-d", dest="dataset", help="data set whose training to describe; that of the predictions if left out"
+    )
+    parser.add_argument("-p", dest="predictions", type=Path, help="folder that nnood_predict wrote")
+    parser.add_argument("-l", dest="labels", type=Path, help="folder of masks, or CSV of case,label")
+    parser.add_argument("-i", dest="images", type=Path, help="the predicted images, if they were moved since")
+    parser.add_argument("-o", dest="output", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--threshold", type=float, help="score from which a voxel is anomalous, for a Dice there")
+    parser.add_argument(
+        "--baselines", action="store_true", help="also evaluate what random and intensity scores would reach"
+    )
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.evaluation.reporting import report
+
+        file = report(
+            arguments.output,
+            roots,
+            dataset=arguments.dataset,
+            predictions=arguments.predictions,
+            labels=arguments.labels,
+            images=arguments.images,
+            threshold=arguments.threshold,
+            baselines=arguments.baselines,
+        )
+        print(f"Wrote {file}")
+
+    _execute(parser, run)
+
+
 def demo() -> None:
     """`nnood_demo`: the whole pipeline on phantoms, in a few minutes on a CPU."""
     parser = _parser(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from nnood.case_files import list_cases
 from nnood.evaluation.baselines import baselines_beside
 from nnood.evaluation.evaluate import evaluate
+from nnood.evaluation.report import write_report
 from nnood.evaluation.tables import format_comparison
 from nnood.images import read_image
 from nnood.inference.predict import find_model, predict
@@ -59,7 +60,15 @@ def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
     write_json(folder / "evaluation.json", {name: result.to_dict() for name, result in results.items()})
     logger.info(format_comparison(results))
     picture = draw_cases(raw, folder / "predictions", folder / "demo.png")
-    report = report_predictions(predictions, roots, folder / "report.html", labels=labels, baselines=baselines)
+    report = write_report(
+        folder / "report.html",
+        roots=roots,
+        dataset=DATASET,
+        predictions=predictions,
+        labels=labels,
+        evaluation=results["nnood"],
+        baselines=baselines,
+    )
     logger.info("Picture: %s\nReport, with all cases to look at: %s", picture, report)
     logger.info("All of it took %.0f s.", time() - started)
     return picture

@@ -23,7 +23,10 @@ from nnood.safety import write_json
 from nnood.training.checkpoints import LATEST, load_checkpoint
 from nnood.training.train import train
 
-COMMANDS = ("convert", "plan_and_preprocess", "tasks", "train", "predict", "evaluate", "demo")
+COMMANDS = (
+    *("convert", "plan_and_preprocess", "tasks", "train", "predict"),
+    *("make_benchmark", "evaluate", "report", "demo"),
+)
 SHAPE = (16, 24, 16)
 DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
 MEMBER = Path("nnood_data/results") / DATASET / "NnoodTrainer__nnood__3d_fullres"
@@ -379,6 +382,78 @@ def test_evaluating_what_does_not_fit(run, copy):
     assert not (copy / "scores" / "evaluation.json").exists()
 
 
+def test_benchmarks_that_cannot_be_made(run, user, tmp_path):
+    never = tmp_path / "never"
+    common = ("-o", never, "-np", "1")
+    run("make_benchmark", "-d", "55", *common).names("'55'")
+    run("make_benchmark", "-d", "101", *common, "--kinds", "blur,soup").names("'soup'", "slice_shuffle", "mood22")
+    run("make_benchmark", "-d", "101", *common, "--kinds", "lesions").names("lesions", "--masks")
+    run("make_benchmark", "-d", "101", *common, "--kinds", "foreign").names("foreign", "--foreign")
+    run("make_benchmark", "-d", "101", *common, "--foreign", "101").names(DATASET, "--foreign")
+    run("make_benchmark", "-d", "101", *common, "--masks", user / "nowhere").names("nowhere")
+    run("make_benchmark", "-d", "101", *common, "--fold", "9").names("fold 9", "0 to 4")
+    run("make_benchmark", "-d", "102", *common, "--fold", "0").names("case_folds.json")
+    assert not never.exists()
+
+
+def test_a_benchmark_without_test_images_says_what_to_do(run, copy):
+    shutil.rmtree(copy / "nnood_data/raw" / DATASET / "imagesTs")
+    run("make_benchmark", "-d", "101", "-o", "never", "-np", "1").names("imagesTs", "--fold")
+
+
+def test_kinds_of_anomaly_are_listed(run):
+    shown = run("make_benchmark", "--list")
+    assert (shown.status, shown.err) == (0, "")
+    for name in ("noise", "slice_shuffle", "orientation", "mood22", "close to"):
+        assert name in shown.out
+
+
+def test_a_benchmark_is_made_evaluated_and_reported(run, copy):
+    made = run(
+        *("make_benchmark", "-d", "101", "-o", "bench", "--kinds", "blur,addition,orientation", "--per_kind", "2"),
+        *("-np", "1"),
+    )
+    assert made.status == 0, made
+    normal = len(list((copy / "bench/imagesTs").glob("normal_*")))
+    assert f"Wrote {normal + 6} cases" in made.out
+    assert run("predict", "-i", "bench/imagesTs", "-o", "scores", "--device", "cpu").status == 0
+    evaluated = run("evaluate", "-p", "scores", "-l", "bench/labelsTs", "--baselines", "--threshold", "0.5")
+    assert evaluated.status == 0, evaluated
+    for part in (
+        "z-score by voxel",
+        "addition*",
+        "blur ",
+        "Dice at the threshold 0.5",
+        "2 cases are anomalous as a whole",
+    ):
+        assert part in evaluated.out
+    assert "MOOD pixel-level AP 0." in run("evaluate", "-p", "scores", "-l", "bench/labelsTs", "--mood").out
+    reported = run("report", "-p", "scores", "-l", "bench/labelsTs", "-o", "report.html", "--baselines")
+    assert reported.status == 0, reported
+    assert (copy / "report.html").stat().st_size > 100_000
+    run("make_benchmark", "-d", "101", "-o", "bench", "--seed", "1", "-np", "1").names("bench", "--seed")
+
+
+def test_baselines_that_lack_something(run, copy):
+    raw = copy / "nnood_data/raw" / DATASET
+    assert run("predict", "-i", raw / "imagesTs", "-o", "scores", "--device", "cpu").status == 0
+    shutil.copytree(raw / "labelsTs", copy / "elsewhere/labelsTs")
+    evaluation = ("evaluate", "-p", "scores", "-l", "elsewhere/labelsTs", "--baselines")
+    run(*evaluation).names("elsewhere", "-d")
+    run(*evaluation, "-d", "101").names("elsewhere/imagesTs")
+    assert run(*evaluation, "-d", "101", "-i", raw / "imagesTs").status == 0
+
+
+def test_reports_of_nothing(run, copy):
+    raw = copy / "nnood_data/raw" / DATASET
+    run("report", "-o", "report.html").names("nnood_train")
+    run("report", "-o", "report.html", "-d", "102").names(UNTRAINED, "nnood_train")
+    run("report", "-o", "report.html", "-l", raw / "labelsTs").names("-p")
+    run("report", "-o", "report.html", "-p", "nowhere").names("nowhere")
+    run("report", "-o", ".", "-d", "101").names("report.html")
+    assert run("report", "-o", "report.html", "-d", "101").status == 0
+
+
 # ---- what cannot be written -----------------------------------------------------------------------------------------
 
 
@@ -421,7 +496,7 @@ def test_a_full_disk_while_predicting(run, copy, full_disk):
     images = copy / "nnood_data/raw" / DATASET / "imagesTs"
     assert run("predict", "-i", images, "-o", "scores", "--device", "cpu").status == 0
     before = contents(copy / "scores")
-    assert len(before) == 6
+    assert len(before) == 7
     full_disk()
     run("predict", "-i", images, "-o", "scores", "--device", "cpu", "--checkpoint", "final").names("disk is full")
     assert contents(copy / "scores") == before
@@ -511,7 +586,9 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         "tasks": [],
         "train": ["1", "0"],
         "predict": ["-i", "in", "-o", "out"],
+        "make_benchmark": ["-d", "1", "-o", "out"],
         "evaluate": ["-p", "in", "-l", "labels"],
+        "report": ["-o", "out.html"],
         "demo": [],
     }[command]
     for option in ("--epoch", "--debu", "--devise=cpu"):
@@ -530,6 +607,9 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         ("plan_and_preprocess", [], "-d"),
         ("predict", ["-i", "in"], "-o"),
         ("predict", ["-i", "in", "-o", "out", "--checkpoint", "worst"], "--checkpoint"),
+        ("make_benchmark", ["-d", "1", "-o", "out", "--per_kind", "0"], "--per_kind"),
+        ("make_benchmark", ["-d", "1", "-o", "out", "--seed", "x"], "--seed"),
+        ("report", ["-p", "in"], "-o"),
         ("convert", ["nowhere", "-i", "in", "-d", "1", "-n", "Name"], "source"),
     ],
 )

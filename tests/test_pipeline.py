@@ -205,6 +205,7 @@ def assert_same_geometry(one, other):
 def test_predictions_have_the_challenge_s_layout(user):
     assert {path.name for path in (user.folder / "scores").iterdir() if not path.name.startswith(".")} == {
         "evaluation.json",
+        "prediction.json",
         *(f"{name}.nii.gz{ending}" for name in NORMAL + ANOMALOUS for ending in ("", ".txt")),
     }
     seen = set()

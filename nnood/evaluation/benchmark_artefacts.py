@@ -6,9 +6,8 @@ import numpy as np
 
 from nnood.evaluation.benchmark_subjects import Draw, Planted, Subject, finish
 
+# The axis' length in shifts.
 GHOSTS = (2, 6)
-# This share of the lines around the centre of k-space stays whole; it holds the object's overall brightness.
-KEPT_CENTRE = 0.04
 
 
 def orientation(subject: Subject, draw: Draw) -> Planted:
@@ -51,17 +50,19 @@ def missing_slices(subject: Subject, draw: Draw) -> Planted:
 
 
 def ghosting(subject: Subject, draw: Draw) -> Planted:
-    """Weak copies, shifted along an axis: every n-th line of k-space is damped, which makes n copies."""
+    """Two weak copies of the image, shifted both ways along an axis and wrapped around at its end.
+
+    In k-space, line k of n is multiplied by 1 - strength + strength * cos(2 pi k shift / n), as when something moves
+    periodically between the lines; the overall brightness stays.
+    """
     sizes = np.array([subject.foreground.shape[axis] for axis in subject.axes])
     long_enough = [axis for axis, n in zip(subject.axes, sizes, strict=True) if n >= min(8, sizes.max())]
     axis = int(draw.rng.choice(long_enough))
-    count = int(draw.rng.integers(GHOSTS[0], GHOSTS[1] + 1))
-    strength = draw.rng.uniform(0.4, 1.0)
-    lines = np.rint(np.fft.fftfreq(subject.foreground.shape[axis]) * subject.foreground.shape[axis]).astype(int)
-    damped = (lines % count == 0) & (np.abs(lines) > KEPT_CENTRE / 2 * len(lines)) & (lines != 0)
-    factors = np.where(damped, 1 - strength, 1.0).reshape([-1 if i == axis + 1 else 1 for i in range(4)])
-    values = np.fft.ifft(np.fft.fft(subject.image.astype(np.float64), axis=axis + 1) * factors, axis=axis + 1).real
-    return _everywhere(subject, values, strength)
+    shift = max(1, round(subject.foreground.shape[axis] / draw.rng.integers(GHOSTS[0], GHOSTS[1] + 1)))
+    strength = draw.rng.uniform(0.15, 0.5)
+    image = subject.image.astype(np.float64)
+    copies = (np.roll(image, shift, axis + 1) + np.roll(image, -shift, axis + 1)) / 2
+    return _everywhere(subject, image + strength * (copies - image), strength)
 
 
 def bias_field(subject: Subject, draw: Draw) -> Planted:

@@ -50,7 +50,6 @@ class Job:
         orders: What to make.
         output: The benchmark's folder.
         lesions: Masks of real lesions; may be empty.
-        lesions_digest: Changes when they do.
     """
 
     source: str
@@ -60,7 +59,6 @@ class Job:
     orders: tuple[Order, ...]
     output: Path
     lesions: tuple[Path, ...]
-    lesions_digest: str
 
 
 def make_cases(job: Job) -> tuple[list[Row], list[str]]:
@@ -93,13 +91,8 @@ def make_cases(job: Job) -> tuple[list[Row], list[str]]:
 
 
 def _settings(job: Job, order: Order) -> dict[str, Any]:
-    """All that decides a case besides its source's files."""
-    lesions = job.lesions_digest if _needs_lesion(order) else ""
-    return {"format": FORMAT, **asdict(order), "foreground": job.foreground, "lesions": lesions}
-
-
-def _needs_lesion(order: Order) -> bool:
-    return order.kind != NORMAL and KINDS[order.kind].needs == MASKS
+    """All that decides a case besides its source's files; other lesion masks are another benchmark."""
+    return {"format": FORMAT, **asdict(order), "foreground": job.foreground}
 
 
 def _make(job: Job, order: Order, outputs: list[Path], subject: Subject, geometry: Geometry) -> dict[str, Any]:
@@ -111,7 +104,7 @@ def _make(job: Job, order: Order, outputs: list[Path], subject: Subject, geometr
     if order.kind == NORMAL:
         _write(outputs, subject.image, None, subject.spacing, geometry)
         return {}
-    lesion = draw_lesion(job.lesions, order.seed) if _needs_lesion(order) else None
+    lesion = draw_lesion(job.lesions, order.seed) if KINDS[order.kind].needs == MASKS else None
     planted = plant(order.kind, subject, order.seed, lesion)
     _write(outputs, planted.image, planted.mask, planted.spacing, geometry)
     return {

@@ -8,9 +8,8 @@ from scipy import ndimage
 from nnood.evaluation.benchmark_shapes import MIN_OVERLAP, PLACEMENT_TRIES, Region
 from nnood.evaluation.benchmark_subjects import Draw, Subject
 
-# A sink of 3 would fold the image over.
-SINK_STRENGTHS = (1.0, 2.8)
-SOURCE_STRENGTHS = (0.5, 0.95)
+# The centre shrinks or grows two- to tenfold.
+RADIAL_STRENGTHS = (0.5, 0.9)
 
 
 def shift(subject: Subject, region: Region, draw: Draw) -> tuple[np.ndarray, float]:
@@ -59,15 +58,15 @@ def reflection(subject: Subject, region: Region, draw: Draw) -> tuple[np.ndarray
 
 
 def sink(subject: Subject, region: Region, draw: Draw) -> tuple[np.ndarray, float]:
-    """The ball's content drawn towards its centre: at u radii lies what was at u (1 + k (1 - u)^2)."""
-    strength = draw.rng.uniform(*SINK_STRENGTHS)
-    return _radial(subject, region, lambda u: 1 + strength * np.square(1 - u)), strength
+    """The ball's content drawn towards its centre: at u radii lies what was at u / (1 - k + k u)."""
+    strength = draw.rng.uniform(*RADIAL_STRENGTHS)
+    return _radial(subject, region, lambda u: 1 / (1 - strength + strength * u)), strength
 
 
 def source(subject: Subject, region: Region, draw: Draw) -> tuple[np.ndarray, float]:
-    """The ball's content pushed away from its centre: at u radii lies what was at u (1 - k (1 - u^2))."""
-    strength = draw.rng.uniform(*SOURCE_STRENGTHS)
-    return _radial(subject, region, lambda u: 1 - strength * (1 - np.square(u))), strength
+    """The inverse of a sink, pushed away from the centre: at u radii lies what was at (1 - k) u / (1 - k u)."""
+    strength = draw.rng.uniform(*RADIAL_STRENGTHS)
+    return _radial(subject, region, lambda u: (1 - strength) / (1 - strength * u)), strength
 
 
 def _radial(subject: Subject, region: Region, factor: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -76,13 +76,13 @@ KINDS: dict[str, Kind] = {
         Local(ball, deformations.reflection),
     ),
     "sink": Kind(
-        "a ball drawn towards its centre; strength: by how much the centre shrinks, less 1",
+        "a ball drawn towards its centre; strength k: the centre shrinks by the factor 1 / (1 - k)",
         ("sink",),
         FPI,
         Local(ball, deformations.sink),
     ),
     "source": Kind(
-        "a ball pushed away from its centre; strength: 1 less the reciprocal of how much the centre grows",
+        "a ball pushed away from its centre; strength k: the centre grows by the factor 1 / (1 - k)",
         ("source",),
         FPI,
         Local(ball, deformations.source),
@@ -157,7 +157,7 @@ KINDS: dict[str, Kind] = {
         whole_image=True,
     ),
     "ghosting": Kind(
-        "weak copies shifted along an axis; strength: by how much every n-th line of k-space is damped, 0 to 1",
+        "two weak copies shifted along an axis; strength: the share of the image that goes into them",
         (),
         OWN,
         artefacts.ghosting,

@@ -89,7 +89,6 @@ def make_benchmark(
     foreigners: Cases = {}
     if foreign is not None and FOREIGN in chosen:
         foreign_name, foreigners = foreign_cases(foreign, raw, next(iter(cases.values())), roots)
-    lesions_digest = digest_of(describe_files(lesions)) if lesions else ""
     description: dict[str, Any] = {
         "format": FORMAT,
         "dataset": raw.name,
@@ -98,13 +97,13 @@ def make_benchmark(
         "per_kind": per_kind,
         "kinds": {name: _described(name) for name in chosen},
         "foreign": foreign_name,
-        "masks": lesions_digest or None,
+        "masks": digest_of(describe_files(lesions)) if lesions else None,
         "sources": sorted(cases),
     }
     earlier = _open(output, description)
     method = earlier or foreground_method(raw, roots, cases, processes=processes)
     write_json(output / DESCRIPTION, description | {"foreground": method})
-    base = Job("", (), raw.channels, method, (), output, tuple(lesions), lesions_digest)
+    base = Job("", (), raw.channels, method, (), output, tuple(lesions))
     jobs = _jobs(base, cases, foreigners, chosen, seed=seed, per_kind=per_kind)
     return _finish(raw, output, jobs, chosen, processes=processes)
 

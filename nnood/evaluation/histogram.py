@@ -96,6 +96,21 @@ def coarse_weights(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.bincount(bins, weights.reshape(-1), minlength=len(_COARSE_STARTS))
 
 
+def bin_start(threshold: float, *, coarse: bool = False) -> float:
+    """The lowest score of the bin that a threshold lies in, so that scores equal to the threshold reach it.
+
+    Args:
+        threshold: Any number; outside [0, 1] it is returned as it is.
+        coarse: Whether the bin is one of `coarse_scores`.
+    """
+    if not 0 <= threshold <= 1:
+        return threshold
+    bins = _bins_of(np.array([threshold]))
+    if coarse:
+        bins = _COARSE_STARTS[np.searchsorted(_COARSE_STARTS, bins, side="right") - 1]
+    return float(_lowest_scores(bins)[0])
+
+
 def _bins_of(scores: np.ndarray) -> np.ndarray:
     # Adding 0 turns -0.0, whose sign bit would make it the largest pattern, into 0.0.
     values = scores.astype(np.float32) + np.float32(0)
@@ -113,9 +128,11 @@ def _lowest_scores(bins: np.ndarray) -> np.ndarray:
     upper = bins > _MIDDLE_BIN
     # Mirrored, a bin's lowest score is the one farthest from 1: the end of the next pattern.
     pattern = np.where(upper, 2 * _MIDDLE_BIN - bins + 1, bins)
-    edge = (pattern.astype(np.uint32) << np.uint32(_DROPPED_BITS)).view(np.float32)
-    # What rounds up to 1 can only be 1 itself.
-    return np.where(upper, np.where(edge <= 2 * _DISTANCE_OF_ONE, 1, np.nextafter(1 - edge, np.float32(1))), edge)
+    edge = (pattern.astype(np.uint32) << np.uint32(_DROPPED_BITS)).view(np.float32).astype(np.float64)
+    # The next float32 above 1 - edge, which float64 holds exactly.
+    rounded = (1 - edge).astype(np.float32)
+    mirrored = np.where(rounded <= 1 - edge, np.nextafter(rounded, np.float32(1)), rounded)
+    return np.where(upper, mirrored, edge.astype(np.float32))
 
 
 def _coarse_starts() -> np.ndarray:

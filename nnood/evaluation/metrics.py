@@ -87,7 +87,8 @@ def auroc(counts: Counts, *, limit: float = 1.0) -> np.ndarray:
     false, true = _rates(counts)
     left, right = np.minimum(false[..., :-1], limit), np.minimum(false[..., 1:], limit)
     rise = np.diff(true, axis=-1) * _divide(right - left, np.diff(false, axis=-1))
-    return ((right - left) * (true[..., :-1] + rise / 2)).sum(axis=-1) / limit
+    area = ((right - left) * (true[..., :-1] + rise / 2)).sum(axis=-1) / limit
+    return np.where(np.isnan(true[..., -1]), np.nan, area)
 
 
 def best_dice(counts: Counts) -> tuple[np.ndarray, np.ndarray]:

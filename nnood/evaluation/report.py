@@ -10,10 +10,10 @@ from nnood import __version__
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError
 from nnood.evaluation.folders import read_sample_scores
+from nnood.evaluation.report_case_table import case_table
 from nnood.evaluation.report_cases import (
     ShownCase,
     add_pictures,
-    case_table,
     coarse_cases,
     find_case_files,
     order_cases,
@@ -22,8 +22,8 @@ from nnood.evaluation.report_cases import (
 )
 from nnood.evaluation.report_figures import describe_curves, describe_figures, describe_groups, headline_cards
 from nnood.evaluation.report_html import Html, element, embedded_json, html, join, paragraph, section
+from nnood.evaluation.report_pictures import MAX_CHANNELS, WINDOW
 from nnood.evaluation.report_training import describe_training
-from nnood.evaluation.report_volumes import MAX_CHANNELS, WINDOW
 from nnood.evaluation.results import Evaluation
 from nnood.paths import Roots
 from nnood.safety import write_text
@@ -31,10 +31,6 @@ from nnood.safety import write_text
 BUDGET = 12 * 10**6
 SCRIPTS = ("volume.js", "plane.js", "viewer.js", "table.js", "page.js")
 NO_BASELINES: Mapping[str, Evaluation] = {}
-LPS = (
-    "Millimetres are in the image's physical space, x towards the patient's left, y towards the back and z towards the "
-    "head (LPS, as in ITK and DICOM)."
-)
 
 
 def write_report(
@@ -86,11 +82,11 @@ def write_report(
         describe_groups(evaluation.groups) if evaluation else Html(),
         _describe_cases(cases, evaluation, pictured=predictions is not None) if cases else Html(),
     ]
-    headline = title or (name if name is not None else predictions.name if predictions else "Evaluation")
+    headline = title or (name if name is not None else predictions.resolve().name if predictions else "Evaluation")
     page = Template(_asset("page.html")).substitute(
         title=html(headline),
         style=_asset("style.css"),
-        facts=_facts(name, predictions, cases),
+        facts=_facts(name if headline != name else None, predictions, cases),
         cards=headline_cards(evaluation) if evaluation else "",
         links=_links(parts),
         sections=join(part for part in parts if part),
@@ -175,7 +171,7 @@ def _describe_cases(cases: Sequence[ShownCase], evaluation: Evaluation | None, *
     else:
         text = (
             "The most suspicious cases first, each with its top regions: what is connected above half of the case's "
-            f"highest score. {LPS} Click on a region to see it."
+            f"highest score. {_convention(cases)} Click on a region to see it."
         )
     orders = [
         element("button", words, type="button", data_order=order, aria_pressed="false")
@@ -192,28 +188,48 @@ def _describe_cases(cases: Sequence[ShownCase], evaluation: Evaluation | None, *
     return join(parts)
 
 
+def _convention(cases: Sequence[ShownCase]) -> str:
+    """Which millimetres are meant."""
+    if all(len(region.centre) == 2 for case in cases for region in case.regions):
+        return "Millimetres are in the image's physical space, x along its rows and y along its columns."
+    return (
+        "Millimetres are in the image's physical space, x towards the patient's left, y towards the back and z "
+        "towards the head (LPS, as in ITK and DICOM)."
+    )
+
+
 def _orders(cases: Sequence[ShownCase], *, labelled: bool) -> dict[str, str]:
     """Words on a button to columns and directions: the first column that there is decides."""
     if not labelled:
-        return {"Most suspicious": "score-descending", "Least suspicious": "score-ascending", "By name": "name-ascending"}
+        return {
+            "Most suspicious": "score-descending",
+            "Least suspicious": "score-ascending",
+            "By name": "name-ascending",
+        }
     by_voxels = any(case.result and case.result.figures.get("voxel_ap") is not None for case in cases)
-    best, worst = ("voxel_ap-descending", "voxel_ap-ascending") if by_voxels else ("surprise-ascending",) * 2
-    orders = {"Most surprising": "surprise-descending", "Best": best}
-    return orders | {"Worst": worst} if by_voxels else orders
+    orders = {"Most surprising": "surprise-descending"}
+    if by_voxels:
+        return orders | {"Best": "voxel_ap-descending", "Worst": "voxel_ap-ascending"}
+    return orders | {"Least surprising": "surprise-ascending"}
 
 
 def _caveats(cases: Sequence[ShownCase]) -> Html:
     """What the pictures leave out, one sentence each."""
     shown = [case for case in cases if case.picture]
     low, high = WINDOW
-    notes = [LPS]
-    if any(case.picture and case.picture.layout["windows"] for case in shown):
+    notes = [_convention(cases)] if cases[0].surprise is not None else []
+    bare = sum(case.places.get("channels") is None for case in shown)
+    if bare < len(shown):
         notes.append(
-            f"Intensities are kept in 256 steps between the percentiles {low:g} and {high:g} of each case, scores in 255 "
-            "steps up to the case's highest."
+            f"Intensities are kept in 256 steps between the percentiles {low:g} and {high:g} of each case, scores in "
+            "255 steps up to the case's highest."
         )
     else:
-        notes.append("No images were found: score maps are shown on black, in 255 steps up to the case's highest score.")
+        notes.append(
+            "No images were found: score maps are shown on black, in 255 steps up to the case's highest score."
+        )
+    if 0 < bare < len(shown):
+        notes.append(f"{bare} of {len(shown)} cases have no image in the folder; their score maps are shown on black.")
     coarse = coarse_cases(cases)
     if coarse:
         notes.append(

@@ -1,4 +1,4 @@
-"""The part of a report with the cases: their table, their pictures and their most suspicious regions."""
+"""The cases of a report: in which order, with which picture, and what the viewer must know of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,10 @@ from tqdm import tqdm
 from nnood.case_files import stem
 from nnood.errors import UserError, one_error
 from nnood.evaluation.folders import MAP_ENDING, find_images, find_masks
-from nnood.evaluation.report_html import Html, cell, element, join, number_cell, short
-from nnood.evaluation.report_regions import Region, find_regions
-from nnood.evaluation.report_volumes import CaseFiles, Packed, Upright, pack, read_volumes
+from nnood.evaluation.report_html import Html, element, join
+from nnood.evaluation.report_pictures import Packed, pack
+from nnood.evaluation.report_regions import Region, find_regions, region_text
+from nnood.evaluation.report_volumes import CaseFiles, Upright, Volumes, read_volumes
 from nnood.evaluation.results import CaseResult
 from nnood.images import image_ending
 
@@ -136,13 +137,20 @@ def _with_picture(case: ShownCase, files: CaseFiles, allowance: int) -> ShownCas
         places = {
             "regions": [region_entry(region, voxel) for region, voxel in zip(regions, at, strict=True)],
             "factors": picture.factors,
-            "channels": [path.name for path in files.images] if len(files.images) == len(volumes.channels) else [],
+            "channels": _channel_names(files, volumes),
             "hidden": max(0, len(volumes.channels) - len(picture.layout["windows"])),
         }
     highest = float(volumes.scores.max())
-    return ShownCase(
-        case.name, case.sample_score, case.result, case.surprise, regions, highest, picture, places
-    )
+    return ShownCase(case.name, case.sample_score, case.result, case.surprise, regions, highest, picture, places)
+
+
+def _channel_names(files: CaseFiles, volumes: Volumes) -> list[str] | None:
+    """How the viewer names channels; None if there is no image."""
+    if not volumes.channels:
+        return None
+    if len(files.images) == len(volumes.channels):
+        return [path.name for path in files.images]
+    return [f"channel {number}" for number in range(len(volumes.channels))]
 
 
 def region_entry(region: Region, voxel: Sequence[int]) -> dict[str, Any]:
@@ -150,123 +158,9 @@ def region_entry(region: Region, voxel: Sequence[int]) -> dict[str, Any]:
     return {"text": region_text(region), "at": voxel}
 
 
-def region_text(region: Region) -> str:
-    """A region in words: centre, size and peak."""
-    centre = ", ".join(short(round(value, 1)) for value in region.centre)
-    extent = " × ".join(short(round(value, 1)) for value in region.extent)  # noqa: RUF001
-    return f"({centre}) mm, {extent} mm, {volume_text(region.volume, len(region.centre))}, peak {region.peak:.3f}"
-
-
-def volume_text(volume: float, dimensions: int) -> str:
-    """A volume or, in 2D, an area, in a unit that keeps the number short."""
-    if dimensions == 2:
-        return f"{short(volume)} mm²"
-    return f"{short(volume / 1000)} ml" if volume >= 100 else f"{short(volume)} mm³"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of cases.
-
-    Attributes:
-        key: By which the buttons for an order name it.
-        title: In the header.
-        numeric: Whether it holds numbers.
-        cells: One per case.
-    """
-
-    key: str
-    title: str
-    numeric: bool
-    cells: list[Html]
-
-
-def case_table(cases: Sequence[ShownCase]) -> Html:
-    """The table of cases; a column that would be empty is left out."""
-    columns = [column for column in _columns(cases) if column is not None]
-    header = [element("th", "Case", scope="col", data_key="name", data_type="text")]
-    header += [
-        element(
-            "th", column.title, scope="col", data_key=column.key, data_type="number" if column.numeric else "text"
-        )
-        for column in columns
-    ]
-    rows = []
-    for number, case in enumerate(cases):
-        first = element("button", case.name, type="button", class_="open") if case.picture else case.name
-        cells = [element("th", first, scope="row", data_sort=case.name), *(column.cells[number] for column in columns)]
-        rows.append(element("tr", join(cells), data_case=number if case.picture else None))
-    inner = join((element("thead", element("tr", join(header))), element("tbody", join(rows))))
-    box = element("table", inner, id="cases-table")
-    return element("div", box, class_="table-box tall", tabindex=0)
-
-
-def _columns(cases: Sequence[ShownCase]) -> list[Column | None]:
-    results = [case.result for case in cases]
-    labelled = any(result is not None for result in results)
-    kinds = ["" if result is None else result.kind for result in results]
-    columns = [
-        _text_column("kind", "Kind", kinds) if any(result and result.anomalous and result.kind for result in results) else None,
-        _text_column("label", "Label", [_label(result) for result in results]) if labelled else None,
-        _number_column("score", "Sample score", [case.sample_score for case in cases], 4),
-        _number_column("voxel_ap", "Voxel AP", [_of(result, "voxel_ap") for result in results]),
-        _number_column("voxel_best_dice", "Best Dice", [_of(result, "voxel_best_dice") for result in results]),
-        _size_column(cases),
-        _number_column("surprise", "Surprise", [case.surprise for case in cases], 2),
-    ]
-    if not labelled:
-        columns.append(_number_column("highest", "Highest score", [case.highest for case in cases]))
-        columns.append(_region_column(cases))
-    return columns
-
-
-def _of(result: CaseResult | None, figure: str) -> float | None:
-    return None if result is None else result.figures.get(figure)
-
-
-def _label(result: CaseResult | None) -> str:
+def label_of(result: CaseResult | None) -> str:
+    """The label of a case in words; empty without one."""
     return "" if result is None else "anomalous" if result.anomalous else "normal"
-
-
-def _text_column(key: str, title: str, texts: Sequence[str]) -> Column:
-    return Column(key, title, False, [cell(text, data_sort=text) for text in texts])
-
-
-def _number_column(key: str, title: str, values: Sequence[float | None], digits: int = 3) -> Column | None:
-    if all(value is None for value in values):
-        return None
-    return Column(
-        key, title, True, [_undefined() if value is None else number_cell(f"{value:.{digits}f}", value) for value in values]
-    )
-
-
-def _undefined() -> Html:
-    return number_cell(element("span", "–", title="undefined", class_="undefined"))  # noqa: RUF001
-
-
-def _size_column(cases: Sequence[ShownCase]) -> Column | None:
-    sizes = [case.result.size if case.result and case.result.anomalous else None for case in cases]
-    if all(size is None for size in sizes):
-        return None
-    flat = any(case.regions and len(case.regions[0].centre) == 2 for case in cases)
-    cells = [
-        _undefined() if size is None else number_cell(short(size) if flat else short(size / 1000), size)
-        for size in sizes
-    ]
-    return Column("size", "Size (mm²)" if flat else "Size (ml)", True, cells)
-
-
-def _region_column(cases: Sequence[ShownCase]) -> Column:
-    cells = []
-    for case in cases:
-        entries = []
-        for number, region in enumerate(case.regions):
-            text = region_text(region)
-            inner = element("button", text, type="button", data_region=number) if case.picture else text
-            entries.append(element("li", inner))
-        peak = case.regions[0].peak if case.regions else 0.0
-        cells.append(cell(element("ol", join(entries)), class_="regions", data_sort=f"{peak:.9g}"))
-    return Column("regions", "Regions: centre, box, size, peak", True, cells)
 
 
 def viewer_data(cases: Sequence[ShownCase], threshold: float | None) -> dict[str, Any]:
@@ -282,7 +176,7 @@ def viewer_data(cases: Sequence[ShownCase], threshold: float | None) -> dict[str
         {
             "name": case.name,
             "kind": case.result.kind if case.result else "",
-            "label": _label(case.result),
+            "label": label_of(case.result),
             "score": case.sample_score,
             **case.picture.layout,
             **case.places,

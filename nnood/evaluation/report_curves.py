@@ -1,5 +1,6 @@
 """Curves as SVG, drawn here so that the page needs no library; colours come from the page's style."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from nnood.evaluation.report_html import Html, element, join
 from nnood.evaluation.results import Evaluation
 
-WIDTH, HEIGHT = 340, 290
+WIDTH, HEIGHT = 280, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 46
 SMALLEST_STEP = 0.002  # of the axes: finer detail is not seen and would only make the page large
 BASELINE_COLOURS = 4
@@ -73,13 +74,17 @@ def _figure(axes: Axes, evaluation: Evaluation, key: str, others: Mapping[str, P
         *(element("path", class_=f"line {name}", d=_path(points, axes)) for name, points in lines),
     ]
     box = f"0 0 {WIDTH} {HEIGHT}"
-    drawing = element("svg", join(parts), viewBox=box, role="img", aria_label=f"{axes.title}: {axes.up} by {axes.across}")
+    drawing = element(
+        "svg", join(parts), viewBox=box, role="img", aria_label=f"{axes.title}: {axes.up} by {axes.across}"
+    )
     legend = element("p", join(_legend_entry(name, text) for name, text in names), class_="legend")
     return element("figure", join((element("figcaption", axes.title), drawing, legend)))
 
 
 def _legend_entry(name: str, text: str) -> Html:
-    sample = element("svg", element("path", class_=f"line {name}", d="M1 5H19"), viewBox="0 0 20 10", aria_hidden="true")
+    sample = element(
+        "svg", element("path", class_=f"line {name}", d="M1 5H19"), viewBox="0 0 20 10", aria_hidden="true"
+    )
     return element("span", Html(sample + element("span", text)))
 
 
@@ -133,7 +138,7 @@ def _thin(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Drop points that are hardly away from the one before; first and last stay."""
     step = SMALLEST_STEP * WIDTH
     kept = places[:1]
-    for before, place in zip(places, places[1:], strict=False):
+    for before, place in itertools.pairwise(places):
         if abs(place[0] - kept[-1][0]) + abs(place[1] - kept[-1][1]) >= step:
             # The point before keeps corners sharp.
             kept += [before, place] if before != kept[-1] else [place]

@@ -25,12 +25,23 @@ NEAR = "\N{ALMOST EQUAL TO}"
 def headline_cards(evaluation: Evaluation) -> Html:
     """The most telling figures, large; an undefined one is left out."""
     cases = f"{evaluation.anomalous_cases} anomalous, {evaluation.normal_cases} normal"
-    cards = [_card("cases", str(evaluation.anomalous_cases + evaluation.normal_cases), cases)]
+    cards = [
+        _card(
+            "Cases",
+            str(evaluation.anomalous_cases + evaluation.normal_cases),
+            cases,
+            Html('<span class="meter" style="visibility:hidden"></span>'),
+        )
+    ]
     for key in HEADLINES:
         figure = evaluation.figures.get(key)
         if figure is not None and figure.value is not None:
-            cards.append(_card(FIGURES[key], f"{figure.value:.3f}", _below(figure), meter(figure)))
+            cards.append(_card(_capital(FIGURES[key]), f"{figure.value:.3f}", _below(figure), meter(figure)))
     return element("div", join(cards), class_="cards")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _card(name: str, value: str, below: str, bar: Html | str = "") -> Html:
@@ -79,7 +90,7 @@ def describe_figures(evaluation: Evaluation, baselines: Mapping[str, Evaluation]
         chance = "–" if own.chance is None else figure_text(own.chance)  # noqa: RUF001
         rows.append(
             [
-                name,
+                _capital(name),
                 number_cell(element("strong", figure_text(own.value)), own.value),
                 number_cell(interval(own) or "–"),  # noqa: RUF001
                 number_cell(chance, own.chance),
@@ -116,24 +127,26 @@ def describe_groups(groups: Sequence[Group]) -> Html:
     parts: list[object] = []
     kinds = [group for group in groups if group.by == "kind"]
     others = list(dict.fromkeys(group.by for group in groups if group.by != "kind"))
+    shown = [key for key in GROUP_FIGURES if any(_figure(group, key).value is not None for group in groups)]
     if kinds:
-        parts.append(_group_table("Kind of anomaly", kinds))
+        parts.append(_group_table("Kind of anomaly", kinds, shown))
         if any(group.close_to for group in kinds):
             parts.append(
                 paragraph(f"{NEAR} close to a training task: this kind was, in a way, trained for.", class_="note")
             )
     for by in others:
-        parts.append(_group_table(by.capitalize(), [group for group in groups if group.by == by]))
+        parts.append(_group_table(by.capitalize(), [group for group in groups if group.by == by], shown))
     if not parts:
         return Html()
     parts.insert(0, paragraph("Each group is compared with all normal cases; the mark on a bar is the chance level."))
     return section("groups", "Kinds and sizes" if kinds and others else "Kinds" if kinds else "Sizes", *parts)
 
 
-def _group_table(name: str, groups: Sequence[Group]) -> Html:
-    shown = [
-        key for key in GROUP_FIGURES if any(group.figures.get(key, Figure(None)).value is not None for group in groups)
-    ]
+def _figure(group: Group, key: str) -> Figure:
+    return group.figures.get(key, Figure(None))
+
+
+def _group_table(name: str, groups: Sequence[Group], shown: Sequence[str]) -> Html:
     rows = []
     for group in groups:
         title = html(group.name)
@@ -141,9 +154,9 @@ def _group_table(name: str, groups: Sequence[Group]) -> Html:
             near = f"close to a training task: {', '.join(group.close_to)}"
             sign = element("span", NEAR, class_="near", role="img", title=near, aria_label=near)
             title = Html(f"{title} {sign}")
-        cells = [_figure_cell(group.figures.get(key, Figure(None))) for key in shown]
+        cells = [_figure_cell(_figure(group, key)) for key in shown]
         rows.append([title, number_cell(group.cases, group.cases), *cells])
-    return table([name, "Cases", *(FIGURES[key] for key in shown)], rows)
+    return table([name, "Cases", *(_capital(FIGURES[key]) for key in shown)], rows, class_="aligned")
 
 
 def _figure_cell(figure: Figure) -> Html:
@@ -151,4 +164,4 @@ def _figure_cell(figure: Figure) -> Html:
         return cell(figure_text(None))
     value = element("span", figure_text(figure.value), class_="metered")
     small = element("small", interval(figure))
-    return cell(Html(value + meter(figure) + small), data_sort=f"{figure.value:.9g}")
+    return cell(join((value, meter(figure), small)), data_sort=f"{figure.value:.9g}")

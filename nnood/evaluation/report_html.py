@@ -54,19 +54,32 @@ def number_cell(text: object, value: float | None = None) -> Html:
     return cell(text, class_="number", data_sort="" if value is None else f"{value:.9g}")
 
 
-def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, caption: object = "") -> Html:
+def table(
+    header: Sequence[object], rows: Iterable[Sequence[object]], *, caption: object = "", class_: str | None = None
+) -> Html:
     """A table in a box of its own, so that a wide one scrolls there and not with the page.
 
     Args:
         header: One per column.
         rows: Cells; what is not an element `td` becomes one. The first names its row.
         caption: Above the table, if any.
+        class_: Of the table.
     """
-    head = element("tr", join(element("th", name, scope="col") for name in header))
-    body = join(element("tr", join(_cells(row))) for row in rows)
+    cells = [_cells(row) for row in rows]
+    numeric = {i for row in cells for i, content in enumerate(row) if content.startswith('<td class="number"')}
+    head = [
+        element("th", name, scope="col", class_="number" if i in numeric else None) for i, name in enumerate(header)
+    ]
     above = element("caption", caption) if caption else Html()
-    inner = join((above, element("thead", head), element("tbody", body)))
-    return element("div", element("table", inner), class_="table-box", tabindex=0)
+    body = join(element("tr", join(row)) for row in cells)
+    inner = join((above, element("thead", element("tr", join(head))), element("tbody", body)))
+    return table_box(element("table", inner, class_=class_), str(caption) or str(header[0]))
+
+
+def table_box(content: Html, name: str, *, class_: str = "") -> Html:
+    """The box around a table; it can have the focus, so that the keyboard scrolls it."""
+    kinds = f"table-box {class_}".strip()
+    return element("div", content, class_=kinds, tabindex=0, role="region", aria_label=f"Table: {name}")
 
 
 def _cells(row: Sequence[object]) -> list[Html]:
@@ -83,7 +96,7 @@ def _as_cell(content: object) -> Html:
 def definitions(entries: Mapping[str, object]) -> Html:
     """Names and what they stand for; entries that are empty are left out."""
     pairs = [
-        element("div", Html(element("dt", name) + element("dd", value)))
+        element("div", join((element("dt", name), element("dd", value))))
         for name, value in entries.items()
         if value is not None and str(value)
     ]

@@ -1,10 +1,11 @@
-"""The most suspicious regions of a score map, in millimetres."""
+"""The most suspicious regions of a score map, in millimetres and in words."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from nnood.evaluation.report_html import short
 from nnood.geometry import Geometry
 
 TOP_REGIONS = 3
@@ -46,17 +47,16 @@ def find_regions(scores: np.ndarray, geometry: Geometry) -> list[Region]:
     if top <= 0:
         return []
     parts, count = ndimage.label(scores >= SHARE_OF_PEAK * top, structure=np.ones((3,) * scores.ndim))
-    numbers = np.arange(1, count + 1)
-    peaks = ndimage.maximum(scores, parts, numbers)
+    inside = parts > 0
+    peaks = np.zeros(count + 1)
+    np.maximum.at(peaks, parts[inside], scores[inside])
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    chosen = np.lexsort((-sizes, -np.asarray(peaks)))[:TOP_REGIONS]
+    chosen = np.lexsort((-sizes, -peaks[1:]))[:TOP_REGIONS]
     boxes = ndimage.find_objects(parts)
-    return [_measure(parts, boxes[i], i + 1, float(peaks[i]), geometry) for i in chosen]
+    return [_measure(parts, boxes[i], i + 1, float(peaks[i + 1]), geometry) for i in chosen]
 
 
-def _measure(
-    parts: np.ndarray, box: tuple[slice, ...], number: int, peak: float, geometry: Geometry
-) -> Region:
+def _measure(parts: np.ndarray, box: tuple[slice, ...], number: int, peak: float, geometry: Geometry) -> Region:
     first = np.array([edge.start for edge in box])
     voxels = (np.argwhere(parts[box] == number) + first)[:, ::-1]  # x, y, z as in the geometry
     centre = voxels.mean(axis=0)
@@ -70,3 +70,17 @@ def _measure(
         volume=float(len(voxels) * spacing.prod()),
         voxel=tuple(nearest.tolist()),
     )
+
+
+def region_text(region: Region) -> str:
+    """A region in words: centre, size and peak."""
+    centre = ", ".join(f"{value:.1f}" for value in region.centre).replace("-", "\N{MINUS SIGN}")
+    extent = " × ".join(short(round(value, 1)) for value in region.extent)  # noqa: RUF001
+    return f"({centre}) mm, {extent} mm, {volume_text(region.volume, len(region.centre))}, peak {region.peak:.3f}"
+
+
+def volume_text(volume: float, dimensions: int) -> str:
+    """A volume or, in 2D, an area, in a unit that keeps the number short."""
+    if dimensions == 2:
+        return f"{short(volume)} mm²"
+    return f"{short(volume / 1000)} ml" if volume >= 100 else f"{short(volume)} mm³"

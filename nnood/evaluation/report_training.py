@@ -54,7 +54,9 @@ def describe_training(results: Path) -> Html:
         UserError: If a file is no JSON.
     """
     members = [
-        (folder, folds) for folder in sorted(results.glob("*__*__*")) if (folds := _read_folds(folder)) and folder.is_dir()
+        (folder, folds)
+        for folder in sorted(results.glob("*__*__*"))
+        if (folds := _read_folds(folder)) and folder.is_dir()
     ]
     parts = [_describe_members(folder, folds) for folder, folds in members]
     if (results / INFERENCE_PLAN).is_file():
@@ -167,7 +169,7 @@ def _pair_cell(pairs: Sequence[Sequence[float | None]]) -> Html:
         return number_cell("–")  # noqa: RUF001
     voxel, sample = (_mean([pair[i] for pair in pairs]) for i in (0, 1))
     small = element("small", figure_text(sample)) if sample is not None else Html()
-    return number_cell(Html(figure_text(voxel) + small), voxel)
+    return number_cell(join((figure_text(voxel), small)), voxel)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

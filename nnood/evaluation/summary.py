@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nnood.evaluation.histogram import coarse_scores
+from nnood.evaluation.histogram import bin_start, coarse_scores
 from nnood.evaluation.metrics import (
     Counts,
     best_dice,
@@ -17,6 +17,7 @@ from nnood.evaluation.results import FIGURES, CaseResult, Evaluation, Figure, Gr
 from nnood.evaluation.tally import (
     LOW_FALSE_POSITIVES,
     CaseTally,
+    Figures,
     Tallies,
     VoxelTally,
     resample,
@@ -25,7 +26,7 @@ from nnood.evaluation.tally import (
 from nnood.evaluation.truth import Truth
 
 LEVEL = 95
-GROUP_ROUNDS = 0.5
+GROUP_ROUNDS = 0.2
 SIZES = ("small", "medium", "large")
 MAX_FALSE_ALARMS = 10.0
 
@@ -39,7 +40,7 @@ def case_figures(counts: Counts, tally: VoxelTally, threshold: float | None) -> 
         threshold: For the Dice at a threshold.
     """
     positives, overlap, negatives = (array.toarray()[0] for array in (tally.positives, tally.overlap, tally.negatives))
-    found = voxel_figures(counts, Counts(coarse_scores(), overlap, negatives), threshold)
+    found = _fine_figures(counts, Counts(coarse_scores(), overlap, negatives), threshold)
     return {key: _plain(value) if positives.any() else None for key, value in found.items()}
 
 
@@ -69,7 +70,7 @@ def summarise(
     values = {key: _plain(value[0]) for key, value in coarse.items()}
     if counts.scores.size:
         # AUPRO is left to the coarse bins: overlaps are counted in those only.
-        fine = voxel_figures(counts, counts, threshold)
+        fine = _fine_figures(counts, counts, threshold)
         values |= {key: _plain(value) for key, value in fine.items() if key != "aupro"}
     units = [truth.source(name) for name in names]
     spread = _intervals(arranged, resample(units, rounds)) if len(set(units)) > 1 and rounds else {}
@@ -90,6 +91,10 @@ def summarise(
         best_threshold=best,
         notes=tuple(_notes(list(tallies.values()), truth, names)),
     )
+
+
+def _fine_figures(counts: Counts, overlap: Counts, threshold: float | None) -> Figures:
+    return voxel_figures(counts, overlap, None if threshold is None else bin_start(threshold))
 
 
 def _plain(value: np.ndarray | float) -> float | None:

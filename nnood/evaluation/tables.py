@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from nnood.evaluation.mood import MoodFigures
-from nnood.evaluation.results import FIGURES, Evaluation, Figure, Group
+from nnood.evaluation.results import FIGURES, NORMAL, Evaluation, Figure, Group
 
 UNDEFINED = "undefined"
 CLOSE = "*"
@@ -21,7 +21,8 @@ def format_table(evaluation: Evaluation, baselines: Mapping[str, Evaluation] | N
         baselines: Name to evaluation of what was reached without training, for columns beside it.
 
     Returns:
-        Aligned lines. An undefined figure is written so, and a sentence says why.
+        Aligned lines. An undefined figure is written so, and a sentence says why; what such labels can't give at all is
+        left out.
     """
     return "\n".join(
         [
@@ -76,6 +77,8 @@ def _pooled(evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> list
             name = f"Dice at the threshold {evaluation.threshold:g}"
         if key == "voxel_best_dice" and evaluation.best_threshold is not None:
             name = f"best Dice (at the threshold {evaluation.best_threshold:.3g})"
+        if found.value is None and found.chance is None:
+            continue  # cannot be had from such labels at all
         chance = "" if found.chance is None else figure(found.chance)
         others = [figure(other.figures[key].value) for other in baselines.values()]
         rows.append((name, figure(found.value), _interval(found), chance, *others))
@@ -105,10 +108,9 @@ def _group_figures(group: Group) -> list[str]:
 
 
 def _cases(evaluation: Evaluation) -> list[Row]:
-    kinds = any(case.kind not in ("", "normal") for case in evaluation.cases)
-    rows: list[Row] = [
-        ("case", *(["kind"] if kinds else []), "label", "sample score", *(FIGURES[key] for key in CASE_FIGURES))
-    ]
+    kinds = any(case.kind not in ("", NORMAL) for case in evaluation.cases)
+    keys = [key for key in CASE_FIGURES if any(case.figures.get(key) is not None for case in evaluation.cases)]
+    rows: list[Row] = [("case", *(["kind"] if kinds else []), "label", "sample score", *(FIGURES[key] for key in keys))]
     for case in evaluation.cases:
         rows.append(
             (
@@ -116,7 +118,7 @@ def _cases(evaluation: Evaluation) -> list[Row]:
                 *([case.kind] if kinds else []),
                 "anomalous" if case.anomalous else "normal",
                 f"{case.sample_score:.6g}",
-                *(figure(case.figures.get(key)) for key in CASE_FIGURES),
+                *(figure(case.figures.get(key)) for key in keys),
             )
         )
     return rows

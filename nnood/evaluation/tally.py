@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from nnood.evaluation.histogram import ScoreHistogram, coarse_scores, coarse_weights
+from nnood.evaluation.histogram import ScoreHistogram, bin_start, coarse_scores, coarse_weights
 from nnood.evaluation.metrics import Counts, auroc, average_precision, best_dice, dice_at, sensitivity
 from nnood.evaluation.objects import (
     FALSE_ALARM_RATES,
@@ -121,7 +121,7 @@ class Tallies:
             cases: In the order of the weights.
             threshold: Score from which a voxel is called anomalous, if there is one.
         """
-        self._threshold = threshold
+        self._threshold = None if threshold is None else bin_start(threshold, coarse=True)
         self._samples = _Ranked(
             np.array([case.sample_score for case in cases]),
             np.array([case.anomalous for case in cases], dtype=bool),

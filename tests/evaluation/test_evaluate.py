@@ -8,7 +8,11 @@ import SimpleITK as sitk  # noqa: N813
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nnood.errors import UserError
-from nnood.evaluation.evaluate import evaluate, format_table
+from nnood.evaluation.benchmark_table import Row, write_benchmark
+from nnood.evaluation.evaluate import Evaluator, evaluate, load_prediction
+from nnood.evaluation.results import Evaluation
+from nnood.evaluation.tables import format_table
+from nnood.evaluation.truth import Truth
 from nnood.geometry import Geometry
 from nnood.images import write_image
 
@@ -54,8 +58,12 @@ def flat(tmp_path: Path) -> Folders:
     return Folders(tmp_path, SHAPES[0])
 
 
-def _evaluate(folders: Folders):
-    return evaluate(folders.predictions, folders.labels, progress=False)
+def _evaluate(folders: Folders, **options: float) -> Evaluation:
+    return evaluate(folders.predictions, folders.labels, rounds=0, progress=False, **options)
+
+
+def _value(result: Evaluation, key: str) -> float | None:
+    return result.figures[key].value
 
 
 def test_figures_agree_with_scikit_learn(folders: Folders) -> None:
@@ -65,42 +73,56 @@ def test_figures_agree_with_scikit_learn(folders: Folders) -> None:
     result = _evaluate(folders)
     all_scores = np.concatenate([scores[name].ravel() for name in "abn"])
     all_truth = np.concatenate([truth[name].ravel() for name in "abn"])
-    assert result.voxel_ap == pytest.approx(average_precision_score(all_truth, all_scores), abs=1e-4)
-    assert result.voxel_auroc == pytest.approx(roc_auc_score(all_truth, all_scores), abs=1e-4)
-    assert result.voxel_prevalence == pytest.approx(all_truth.mean())
-    assert result.sample_ap == pytest.approx(average_precision_score([1, 1, 0], [0.9, 0.2, 0.3]))
-    assert result.sample_auroc == pytest.approx(0.5)
-    assert result.sample_prevalence == pytest.approx(2 / 3)
+    assert _value(result, "voxel_ap") == pytest.approx(average_precision_score(all_truth, all_scores), abs=1e-4)
+    assert _value(result, "voxel_auroc") == pytest.approx(roc_auc_score(all_truth, all_scores), abs=1e-4)
+    assert result.figures["voxel_ap"].chance == pytest.approx(all_truth.mean())
+    assert _value(result, "sample_ap") == pytest.approx(average_precision_score([1, 1, 0], [0.9, 0.2, 0.3]))
+    assert _value(result, "sample_auroc") == pytest.approx(0.5)
+    assert result.figures["sample_ap"].chance == pytest.approx(2 / 3)
     assert (result.normal_cases, result.anomalous_cases) == (1, 2)
     assert [case.name for case in result.cases] == ["a", "b", "n"]
     for case in result.cases[:2]:
         flat_truth, flat_scores = truth[case.name].ravel(), scores[case.name].ravel()
-        assert case.voxel_ap == pytest.approx(average_precision_score(flat_truth, flat_scores), abs=1e-4)
-        assert case.voxel_auroc == pytest.approx(roc_auc_score(flat_truth, flat_scores), abs=1e-4)
-    assert result.cases[2].voxel_ap is result.cases[2].voxel_auroc is None
+        assert case.figures["voxel_ap"] == pytest.approx(average_precision_score(flat_truth, flat_scores), abs=1e-4)
+        assert case.figures["voxel_auroc"] == pytest.approx(roc_auc_score(flat_truth, flat_scores), abs=1e-4)
+    assert set(result.cases[2].figures.values()) == {None}
 
 
-def test_table_and_json(flat: Folders) -> None:
+def test_what_is_written_as_json(flat: Folders) -> None:
     flat.draw("odd")
     flat.predict("odd", 0.75)
     flat.predict("plain", 0.5)
-    result = _evaluate(flat)
-    table = format_table(result)
-    assert "1 anomalous and 1 normal cases" in table
-    rows = [line.split() for line in table.splitlines()]
-    assert ["odd", "anomalous", "0.75", f"{result.cases[0].voxel_ap:.4g}", f"{result.cases[0].voxel_auroc:.4g}"] in rows
-    assert ["plain", "normal", "0.5", "undefined", "undefined"] in rows
-    assert ["voxel", "AP", f"{result.voxel_ap:.4g}", f"{result.voxel_prevalence:.4g}"] in rows
-    assert "it has no anomalous voxel" in table
+    result = evaluate(flat.predictions, flat.labels, rounds=30, progress=False)
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert content["voxel_ap"] == result.voxel_ap
-    assert content["cases"][1] == {
-        "name": "plain",
-        "anomalous": False,
-        "sample_score": 0.5,
-        "voxel_ap": None,
-        "voxel_auroc": None,
+    figure = result.figures["voxel_ap"]
+    assert content["figures"]["voxel_ap"] == {
+        "value": figure.value,
+        "chance": figure.chance,
+        "low": figure.low,
+        "high": figure.high,
     }
+    assert content["figures"]["voxel_dice"]["value"] is None
+    plain = content["cases"][1]
+    assert (plain["name"], plain["kind"], plain["anomalous"], plain["sample_score"]) == ("plain", "normal", False, 0.5)
+    assert set(plain["figures"].values()) == {None}
+    assert content["curves"]["roc"][0] == [0, 0]
+
+
+def test_dice_at_a_threshold(folders: Folders) -> None:
+    truth = folders.draw("a")
+    scores = folders.predict("a", 0.5)
+    result = _evaluate(folders, threshold=0.25)
+    called = scores >= 0.25
+    expected = 2 * (called & truth).sum() / (called.sum() + truth.sum())
+    assert _value(result, "voxel_dice") == pytest.approx(expected, abs=1e-3)
+    assert result.threshold == 0.25
+
+
+def test_sizes_are_in_millimetres(folders: Folders) -> None:
+    folders.geometry = replace(folders.geometry, spacing=(0.5, 2.0, 3.0)[: len(folders.shape)])
+    truth = folders.draw("a")
+    folders.predict("a", 0.5)
+    assert _evaluate(folders).cases[0].size == pytest.approx(truth.sum() * np.prod(folders.geometry.spacing))
 
 
 def test_sample_labels_from_csv(flat: Folders) -> None:
@@ -109,12 +131,24 @@ def test_sample_labels_from_csv(flat: Folders) -> None:
     for name, score in (("a", 0.9), ("b", 0.1), ("c", 0.05)):
         flat.predict(name, score)
     result = _evaluate(flat)
-    assert result == evaluate(flat.predictions, flat.labels.with_name("labelsTs.csv"), progress=False)
-    assert result.voxel_ap is result.voxel_auroc is result.voxel_prevalence is None
-    assert result.sample_ap == pytest.approx(average_precision_score([1, 0, 1], [0.9, 0.1, 0.05]))
-    assert result.sample_auroc == pytest.approx(0.5)
+    assert result == evaluate(flat.predictions, flat.labels.with_name("labelsTs.csv"), rounds=0, progress=False)
+    defined = {key for key, figure in result.figures.items() if figure.value is not None}
+    assert defined == {"sample_ap", "sample_auroc", "sample_sensitivity"}
+    assert _value(result, "sample_ap") == pytest.approx(average_precision_score([1, 0, 1], [0.9, 0.1, 0.05]))
+    assert _value(result, "sample_auroc") == pytest.approx(0.5)
     assert [case.anomalous for case in result.cases] == [True, False, True]
-    assert "the labels are per case" in format_table(result)
+    assert any("the labels are per case" in note for note in result.notes)
+    assert {case.size for case in result.cases} == {None}
+
+
+def test_sample_labels_need_no_readable_score_maps(flat: Folders) -> None:
+    flat.labels.with_name("labels.csv").write_text("case,label\na,1\nb,0\n")
+    for name, score in (("a", 0.9), ("b", 0.1)):
+        flat.predict(name, score)
+        (flat.predictions / f"{name}.nii.gz").write_bytes(b"no image")
+    result = evaluate(flat.predictions, flat.labels.with_name("labels.csv"), rounds=20, progress=False)
+    assert _value(result, "sample_ap") == 1
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_csv_and_predictions_must_hold_the_same_cases(flat: Folders) -> None:
@@ -150,30 +184,110 @@ def test_no_anomalous_case_is_undefined_not_zero(folders: Folders) -> None:
     folders.draw("a", value=0)
     folders.predict("a", 0.5)
     folders.predict("b", 0.5)
-    result = _evaluate(folders)
+    result = _evaluate(folders, threshold=0.5)
     assert (result.normal_cases, result.anomalous_cases) == (2, 0)
-    assert result.voxel_ap is result.voxel_auroc is result.sample_ap is result.sample_auroc is None
+    assert {figure.value for figure in result.figures.values()} == {None}
     table = format_table(result)
     assert "there is no anomalous case" in table
     assert "nan" not in table.lower()
-    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["sample_ap"] is None
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_no_normal_case_leaves_only_sample_auroc_undefined(flat: Folders) -> None:
+def test_no_normal_case_leaves_only_sample_figures_undefined(flat: Folders) -> None:
     flat.draw("a")
     flat.predict("a", 0.5)
-    result = _evaluate(flat)
-    assert result.sample_auroc is None
-    assert None not in (result.voxel_ap, result.voxel_auroc, result.sample_ap)
+    result = _evaluate(flat, threshold=0.5)
+    undefined = {key for key, figure in result.figures.items() if figure.value is None}
+    assert undefined == {"sample_auroc", "sample_sensitivity", "slice_ap", "slice_auroc"}
     assert "there is no normal case" in format_table(result)
 
 
-def test_every_voxel_anomalous_is_explained(flat: Folders) -> None:
+def _benchmark(folders: Folders, *rows: Row) -> None:
+    write_benchmark(folders.labels.with_name("benchmark.csv"), rows)
+
+
+def test_kinds_and_sources_from_the_table_of_a_benchmark(folders: Folders) -> None:
+    _benchmark(
+        folders,
+        *(Row("n1", "one", "normal"), Row("n2", "two", "normal")),
+        *(Row("a1", "one", "blur", ("fpi", "cutpaste")), Row("a2", "two", "blur", ("fpi", "cutpaste"))),
+        *(Row("w1", "one", "orientation"), Row("w2", "two", "orientation")),
+    )
+    truth = {name: folders.draw(name) for name in ("a1", "a2")}
+    for name in ("w1", "w2"):
+        write_image(np.ones(folders.shape, dtype=np.uint8), folders.geometry, folders.labels / f"{name}.nii.gz")
+    scores = {name: folders.predict(name, i / 10) for i, name in enumerate(("n1", "a1", "n2", "w1", "a2", "w2"))}
+    result = evaluate(folders.predictions, folders.labels, rounds=50, progress=False)
+    assert {case.name: case.kind for case in result.cases} == {
+        **{"a1": "blur", "a2": "blur", "n1": "normal", "n2": "normal", "w1": "orientation", "w2": "orientation"}
+    }
+    blur, orientation = result.groups
+    assert (blur.name, blur.cases, blur.close_to) == ("blur", 2, ("fpi", "cutpaste"))
+    pooled = [(truth.get(name, np.zeros(folders.shape, dtype=bool)), scores[name]) for name in ("n1", "n2", "a1", "a2")]
+    expected = average_precision_score(
+        np.concatenate([one.ravel() for one, _ in pooled]), np.concatenate([one.ravel() for _, one in pooled])
+    )
+    assert _value(result, "voxel_ap") == pytest.approx(expected, abs=1e-4)
+    assert blur.figures["voxel_ap"].value == pytest.approx(expected, abs=1e-3)
+    assert blur.figures["sample_ap"].value == pytest.approx(average_precision_score([0, 1, 0, 1], [0, 0.1, 0.2, 0.4]))
+    assert orientation.figures["voxel_ap"].value is None
+    assert orientation.figures["sample_auroc"].value == 1
+    # Two sources drawn twice: each of the three possible outcomes weighs a source's cases alike.
+    low, high = result.figures["sample_ap"].low, result.figures["sample_ap"].high
+    labels, samples = [0, 1, 0, 1, 1, 1], [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    possible = [
+        average_precision_score(labels, samples, sample_weight=weights)
+        for weights in ([2, 2, 0, 2, 0, 0], [1] * 6, [0, 0, 2, 0, 2, 2])
+    ]
+    assert low == pytest.approx(min(possible))
+    assert high == pytest.approx(max(possible))
+
+
+def test_a_benchmark_s_table_must_list_every_case(flat: Folders) -> None:
+    _benchmark(flat, Row("a", "one", "blur"))
+    for name in ("a", "b", "c"):
+        flat.draw(name)
+        flat.predict(name, 0.5)
+    with pytest.raises(UserError, match="2 faults") as caught:
+        _evaluate(flat)
+    for name in "bc":
+        assert f"benchmark.csv does not list the case {name}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("a,one,soup,,,0,,0,1", "row 2: Expected a kind of"), ("a,one,blur,,,x,,0,1", "row 2: Expected a number")],
+)
+def test_a_broken_table_of_a_benchmark(flat: Folders, row: str, message: str) -> None:
+    _benchmark(flat)
+    table = flat.labels.with_name("benchmark.csv")
+    table.write_text(table.read_text() + row + "\n")
     flat.draw("a")
     flat.predict("a", 0.5)
-    result = _evaluate(flat)
-    result = replace(result, cases=(replace(result.cases[0], voxel_auroc=None),))
-    assert "every voxel is anomalous" in format_table(result)
+    with pytest.raises(UserError, match=message):
+        _evaluate(flat)
+
+
+def test_cases_may_come_in_any_order(folders: Folders) -> None:
+    """What is printed does not depend on it."""
+    folders.draw("a")
+    for name in "abc":
+        folders.predict(name, 0.5)
+    results = []
+    for order in ("abc", "cab"):
+        evaluator = Evaluator(Truth({"a": folders.labels / "a.nii.gz"}, None, {}))
+        loaded = {
+            name: load_prediction(
+                folders.predictions / f"{name}.nii.gz", folders.labels / "a.nii.gz" if name == "a" else None, 0.5
+            )
+            for name in order
+        }
+        for name, case in loaded.items():
+            evaluator.add(name, case)
+        for name, case in loaded.items():
+            evaluator.add_objects(name, case)
+        results.append(evaluator.result(20))
+    assert results[0] == results[1]
 
 
 def test_missing_predictions_are_reported_together(folders: Folders) -> None:
@@ -283,7 +397,7 @@ def test_mask_outside_zero_and_one(folders: Folders, value: int) -> None:
 def test_picture_masks_may_be_0_and_255(flat: Folders, value: int) -> None:
     truth = flat.draw("a", ending=".png", value=value)
     flat.predict("a", 0.5, truth.astype(np.float32))
-    assert _evaluate(flat).voxel_ap == 1
+    assert _value(_evaluate(flat), "voxel_ap") == 1
 
 
 def test_picture_mask_with_other_values(flat: Folders) -> None:

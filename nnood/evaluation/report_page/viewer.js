@@ -11,6 +11,8 @@ class Viewer {
     byId("planes").append(...this.planes.map((plane) => plane.element));
     byId("threshold").max = data.top;
     byId("threshold").value = data.threshold;
+    const isDrawn = data.cases.some((entry) => entry?.truth);
+    byId("truth-row").hidden = byId("truth-readout").hidden = !isDrawn;
     byId("scale-top").textContent = data.top.toFixed(2);
     for (const id of ["threshold", "opacity", "black", "white", "truth", "crosshair", "smooth", "channel"]) {
       byId(id).addEventListener("input", () => this.change());
@@ -63,13 +65,14 @@ class Viewer {
     });
     byId("regions").replaceChildren(...buttons);
     byId("region-box").hidden = !buttons.length;
+    byId("voxel-term").textContent = this.volume.isFlat ? "Pixel (x, y)" : "Voxel (x, y, z)";
     this.offerChannels(entry);
   }
 
   offerChannels(entry) {
     const select = byId("channel");
     const chosen = Math.max(0, Math.min(select.selectedIndex, entry.windows.length - 1));
-    select.replaceChildren(...entry.windows.map((_, i) => new Option(entry.channels[i] || `channel ${i}`, i)));
+    select.replaceChildren(...entry.windows.map((_, i) => new Option(entry.channels[i], i)));
     select.selectedIndex = entry.windows.length ? chosen : -1;
     byId("channel-row").hidden = entry.windows.length < 2;
   }
@@ -78,7 +81,7 @@ class Viewer {
     const millimetres = this.volume.size.map((edge, i) => edge * this.volume.spacing[i]);
     const [left, back, head] = millimetres;
     const [width, height] = this.volume.isFlat ? [left, back] : [Math.max(left, back), Math.max(back, head)];
-    byId("planes").classList.toggle("flat", this.volume.isFlat);
+    byId("stage").classList.toggle("flat", this.volume.isFlat);
     this.planes.forEach((plane) => plane.fit(this.volume, width, height));
   }
 
@@ -139,6 +142,7 @@ class Viewer {
     byId("readout-intensity").textContent = this.volume.intensity(at, this.settings.channel) || "no image";
     byId("readout-score").textContent = this.volume.score(at).toFixed(3);
     const isInside = this.volume.truth[this.volume.index(at)] > 0;
-    byId("readout-truth").textContent = isInside ? "anomalous" : this.volume.entry.truth ? "outside" : "no outline";
+    const none = this.volume.entry.label === "normal" ? "normal case" : "no mask";
+    byId("readout-truth").textContent = isInside ? "anomalous" : this.volume.entry.truth ? "outside" : none;
   }
 }

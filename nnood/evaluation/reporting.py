@@ -1,0 +1,72 @@
+"""From folders to a report: what is known of the predictions is gathered, evaluated and written as a page."""
+
+from pathlib import Path
+
+from nnood.datasets import find_dataset_name
+from nnood.errors import UserError
+from nnood.evaluation.baselines import baselines_beside
+from nnood.evaluation.evaluate import evaluate
+from nnood.evaluation.report import write_report
+from nnood.inference.predict import NOTE
+from nnood.paths import Roots
+from nnood.safety import read_json
+
+
+def report(
+    output: Path,
+    roots: Roots,
+    *,
+    dataset: str | None = None,
+    predictions: Path | None = None,
+    labels: Path | None = None,
+    images: Path | None = None,
+    threshold: float | None = None,
+    baselines: bool = False,
+) -> Path:
+    """Write a report on a data set's training, on predictions, or on both.
+
+    Args:
+        output: The HTML file to write.
+        roots: The three root folders.
+        dataset: Id or name of the data set; what nnood_predict noted beside the predictions if None.
+        predictions: Folder that nnood_predict wrote.
+        labels: As for `nnood.evaluation.evaluate.evaluate`; without them the report is a reading list.
+        images: The predicted images; what nnood_predict noted if None.
+        threshold: Score from which a voxel is called anomalous, for the Dice at a threshold.
+        baselines: Whether to show beside the figures what is reached without any training.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: If something does not exist, is broken, or there is nothing to report.
+    """
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name the file to write, such as {output / 'report.html'}.")
+    if predictions is None and (labels is not None or baselines):
+        raise UserError("Labels and baselines need predictions to compare with; name their folder with -p.")
+    if labels is None and baselines:
+        raise UserError("Baselines need labels to be judged by; name them with -l.")
+    name = None if dataset is None else find_dataset_name(dataset, roots)
+    evaluation, others = None, {}
+    if predictions is not None:
+        note = read_json(predictions / NOTE) if (predictions / NOTE).is_file() else {}
+        # What was noted may be gone, or have been on another machine.
+        if name is None and (roots.results / str(note.get("dataset"))).is_dir():
+            name = note.get("dataset")
+        if images is None and Path(str(note.get("images"))).is_dir():
+            images = Path(note["images"])
+    if predictions is not None and labels is not None:
+        evaluation = evaluate(predictions, labels, threshold=threshold)
+        if baselines:
+            others = baselines_beside(predictions, labels, roots, dataset=name, images=images, threshold=threshold)
+    return write_report(
+        output,
+        roots=roots,
+        dataset=name,
+        predictions=predictions,
+        images=images,
+        labels=labels,
+        evaluation=evaluation,
+        baselines=others,
+    )
