@@ -224,16 +224,17 @@ def test_predictions_have_the_challenge_s_layout(user):
 
 def test_the_evaluation_is_finite_printed_and_written(user):
     result = json.loads((user.folder / "scores" / "evaluation.json").read_text())
-    pooled = {key: result[key] for key in ("voxel_ap", "voxel_auroc", "sample_ap", "sample_auroc")}
-    assert all(0 <= figure <= 1 for figure in pooled.values())
-    assert result["sample_prevalence"] == 0.5
-    assert 0 < result["voxel_prevalence"] < 0.2
+    figures = result["figures"]
+    pooled = [figures[key]["value"] for key in ("voxel_ap", "voxel_auroc", "sample_ap", "sample_auroc")]
+    assert all(0 <= figure <= 1 for figure in pooled)
+    assert figures["sample_ap"]["chance"] == 0.5
+    assert 0 < figures["voxel_ap"]["chance"] < 0.2
     assert {case["name"]: case["anomalous"] for case in result["cases"]} == {
         **dict.fromkeys(NORMAL, False),
         **dict.fromkeys(ANOMALOUS, True),
     }
-    for figure in pooled.values():
-        assert f"{figure:.4g}" in user.said["evaluate"].stdout
+    for figure in pooled:
+        assert f"{figure:#.3g}" in user.said["evaluate"].stdout
 
 
 # ---- the same functions, once more ----------------------------------------------------------------------------------
@@ -321,5 +322,5 @@ def test_colour_pictures_go_all_the_way(tmp_path, caplog):
     for name in plain:
         assert score_map(tmp_path / "plain", name).GetSize() == (28, 32)
     result = evaluate(tmp_path / "plain", raw / "labelsTs.csv")
-    assert result.sample_ap in (0.5, 1.0)
-    assert result.voxel_ap is None
+    assert result.figures["sample_ap"].value in (0.5, 1.0)
+    assert result.figures["voxel_ap"].value is None

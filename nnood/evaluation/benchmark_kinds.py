@@ -201,6 +201,17 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 
 
+def describe_kinds() -> str:
+    """All kinds and presets, for the user to read: one line each, and one more for the tasks that a kind resembles."""
+    lines = []
+    for name, kind in KINDS.items():
+        needs = f"; needs {OPTIONS[kind.needs]}" if kind.needs else ""
+        lines.append(f"{name:16}{kind.summary}{needs}")
+        if kind.close_to:
+            lines.append(f"{'':16}close to the training tasks {', '.join(kind.close_to)}")
+    return "\n".join([*lines, "", "Presets", *(f"{name:16}{', '.join(kinds)}" for name, kinds in PRESETS.items())])
+
+
 def choose_kinds(names: Sequence[str], given: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Resolve kinds and presets.
 

@@ -4,14 +4,17 @@ import csv
 import math
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from nnood.case_files import CHANNEL_SUFFIX, stem
 from nnood.errors import UserError, one_error
 from nnood.image_readers import ENDINGS
 from nnood.images import image_ending
+from nnood.safety import read_json
 
 MAP_ENDING = ".nii.gz"
 SCORE_ENDING = ".nii.gz.txt"
+NOTE = "prediction.json"
 NOTE_ENDINGS = (".json", ".txt", ".csv", ".md")
 
 
@@ -35,6 +38,24 @@ def read_sample_scores(folder: Path) -> dict[str, float]:
             faults.append(str(error))
     one_error(faults)
     return scores
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What nnood_predict noted beside its predictions; empty where predictions come from elsewhere.
+
+    Returns:
+        `dataset` (its name), `images` (the folder), `members` (their checkpoints), `tasks` (those they trained on).
+
+    Raises:
+        UserError: If the note is no JSON or lacks something.
+    """
+    file = folder / NOTE
+    if not file.is_file():
+        return {}
+    note = read_json(file)
+    if not isinstance(note, dict) or not {"dataset", "images", "members", "tasks"} <= set(note):
+        raise UserError(f"{file} lacks what nnood_predict writes into it; predict again or delete the file.")
+    return note
 
 
 def _read_sample_score(path: Path) -> float:

@@ -10,6 +10,7 @@ from nnood.evaluation.results import Evaluation
 
 WIDTH, HEIGHT = 280, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 46
+FEWEST, MOST = 1 / 8, 8  # false positives per case, the ends of the logarithmic axis
 SMALLEST_STEP = 0.002  # of the axes: finer detail is not seen and would only make the page large
 BASELINE_COLOURS = 4
 
@@ -91,7 +92,7 @@ def _legend_entry(name: str, text: str) -> Html:
 def _across(axes: Axes) -> Scale:
     width = WIDTH - LEFT - RIGHT
     if axes.logarithmic:
-        return lambda x: LEFT + width * (math.log2(min(max(x, 1 / 8), 8)) + 3) / 6
+        return lambda x: LEFT + width * math.log2(x / FEWEST) / math.log2(MOST / FEWEST)
     return lambda x: LEFT + width * min(max(x, 0), 1)
 
 
@@ -130,8 +131,19 @@ def _chance_line(axes: Axes, chance: float | None) -> list[Html]:
 
 def _path(points: Points, axes: Axes) -> str:
     across = _across(axes)
-    places = [(across(x), _up(y)) for x, y in points]
+    places = [(across(x), _up(y)) for x, y in (_steps(points) if axes.logarithmic else points)]
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in _thin(places))
+
+
+def _steps(points: Points) -> list[tuple[float, float]]:
+    """A curve as stairs over the whole axis: at x, the highest share that is reached at x or before."""
+    level = max((y for x, y in points if x <= FEWEST), default=0.0)
+    stairs = [(FEWEST, level)]
+    for x, y in sorted(points):
+        if FEWEST < x <= MOST and y > level:
+            stairs += [(x, level), (x, y)]
+            level = y
+    return [*stairs, (MOST, level)]
 
 
 def _thin(places: list[tuple[float, float]]) -> list[tuple[float, float]]:

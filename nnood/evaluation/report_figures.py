@@ -132,13 +132,18 @@ def describe_groups(groups: Sequence[Group]) -> Html:
         parts.append(_group_table("Kind of anomaly", kinds, shown))
         if any(group.close_to for group in kinds):
             parts.append(
-                paragraph(f"{NEAR} close to a training task: this kind was, in a way, trained for.", class_="note")
+                paragraph(
+                    f"{NEAR} close to a task that the networks trained on, or to any task where that is unknown.",
+                    class_="note",
+                )
             )
     for by in others:
         parts.append(_group_table(by.capitalize(), [group for group in groups if group.by == by], shown))
     if not parts:
         return Html()
-    parts.insert(0, paragraph("Each group is compared with all normal cases; the mark on a bar is the chance level."))
+    compared = "Each group is compared with all normal cases"
+    marked = any(_figure(group, key).chance is not None for group in groups for key in shown)
+    parts.insert(0, paragraph(f"{compared}; the mark on a bar is the chance level." if marked else f"{compared}."))
     return section("groups", "Kinds and sizes" if kinds and others else "Kinds" if kinds else "Sizes", *parts)
 
 
@@ -151,7 +156,7 @@ def _group_table(name: str, groups: Sequence[Group], shown: Sequence[str]) -> Ht
     for group in groups:
         title = html(group.name)
         if group.close_to:
-            near = f"close to a training task: {', '.join(group.close_to)}"
+            near = f"close to the task {', '.join(group.close_to)}"
             sign = element("span", NEAR, class_="near", role="img", title=near, aria_label=near)
             title = Html(f"{title} {sign}")
         cells = [_figure_cell(_figure(group, key)) for key in shown]

@@ -19,6 +19,7 @@ from nnood.evaluation.report_html import (
     table,
 )
 from nnood.safety import read_json
+from nnood.training.settings import SETTINGS_FILE
 
 FINISHED = "checkpoint_final.pth"
 INFERENCE_PLAN = "inference_plan.json"
@@ -68,12 +69,12 @@ def _read_folds(folder: Path) -> list[FoldRecord]:
     return [
         FoldRecord(
             fold.name.removeprefix("fold_"),
-            read_json(fold / "settings.json"),
+            read_json(fold / SETTINGS_FILE),
             _read_if_there(fold / "validation" / "summary.json"),
             (fold / FINISHED).is_file(),
         )
         for fold in sorted(folder.glob("fold_*"))
-        if (fold / "settings.json").is_file()
+        if (fold / SETTINGS_FILE).is_file()
     ]
 
 

@@ -6,10 +6,9 @@ from nnood.datasets import find_dataset_name
 from nnood.errors import UserError
 from nnood.evaluation.baselines import baselines_beside
 from nnood.evaluation.evaluate import evaluate
+from nnood.evaluation.folders import read_note
 from nnood.evaluation.report import write_report
-from nnood.inference.predict import NOTE
 from nnood.paths import Roots
-from nnood.safety import read_json
 
 
 def report(
@@ -50,7 +49,7 @@ def report(
     name = None if dataset is None else find_dataset_name(dataset, roots)
     evaluation, others = None, {}
     if predictions is not None:
-        note = read_json(predictions / NOTE) if (predictions / NOTE).is_file() else {}
+        note = read_note(predictions)
         # What was noted may be gone, or have been on another machine.
         if name is None and (roots.results / str(note.get("dataset"))).is_dir():
             name = note.get("dataset")

@@ -47,7 +47,7 @@ class Group:
         by: `kind` or `size`.
         name: Name of the kind, or the range of sizes in words.
         cases: Number of anomalous cases; of objects for the object figures of a size.
-        close_to: Training tasks that the kind is close to.
+        close_to: Tasks that the kind is close to, of those that the networks trained on; of all, if these are unknown.
         figures: Key of `FIGURES` to figure.
     """
 

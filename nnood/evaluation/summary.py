@@ -15,7 +15,6 @@ from nnood.evaluation.metrics import (
 )
 from nnood.evaluation.results import FIGURES, CaseResult, Evaluation, Figure, Group
 from nnood.evaluation.tally import (
-    LOW_FALSE_POSITIVES,
     CaseTally,
     Figures,
     Tallies,
@@ -74,7 +73,7 @@ def summarise(
         values |= {key: _plain(value) for key, value in fine.items() if key != "aupro"}
     units = [truth.source(name) for name in names]
     spread = _intervals(arranged, resample(units, rounds)) if len(set(units)) > 1 and rounds else {}
-    chance = _chance(list(tallies.values()), counts)
+    chance = arranged.chance(np.ones(len(names), dtype=bool))
     pooled = {key: Figure(values.get(key), chance.get(key), *spread.get(key, (None, None))) for key in FIGURES}
     kinds = {name: truth.kind(name, anomalous=tallies[name].anomalous) for name in names}
     cases = tuple(_case(name, kinds[name], tallies[name], figures.get(name, {})) for name in names)
@@ -119,21 +118,6 @@ def _percentiles(values: np.ndarray) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def _chance(tallies: Sequence[CaseTally], counts: Counts) -> dict[str, float]:
-    """What chance gives, where there is such a level."""
-    anomalous = float(np.mean([tally.anomalous for tally in tallies]))
-    found = {"sample_ap": anomalous, "sample_auroc": 0.5, "sample_sensitivity": 0.05}
-    if counts.scores.size:
-        positives = counts.positives.sum()
-        share = float(positives / (positives + counts.negatives.sum()))
-        found |= {"voxel_ap": share, "voxel_auroc": 0.5, "voxel_auroc30": LOW_FALSE_POSITIVES / 2}
-        found |= {"voxel_best_dice": 2 * share / (1 + share), "aupro": LOW_FALSE_POSITIVES / 2}
-        slices = np.concatenate([tally.voxels.slice_truth for tally in tallies if tally.voxels])
-        if slices.size:
-            found |= {"slice_ap": float(slices.mean()), "slice_auroc": 0.5}
-    return found
-
-
 class _Groups:
     """Figures of some of the anomalous cases, always together with all normal ones."""
 
@@ -150,9 +134,9 @@ class _Groups:
         kinds = list(dict.fromkeys(case.kind for case in self._cases if case.anomalous and case.kind))
         groups = []
         for kind in sorted(kinds):
-            chosen = np.array([case.kind == kind for case in self._cases])
-            close = next(row.close_to for row in self._truth.rows.values() if row.kind == kind)
-            groups.append(Group("kind", kind, int(chosen.sum()), tuple(close), self._figures(chosen, None)))
+            chosen = np.array([case.anomalous and case.kind == kind for case in self._cases])
+            close = self._truth.close_to(kind)
+            groups.append(Group("kind", kind, int(chosen.sum()), close, self._figures(chosen, None)))
         return groups
 
     def sizes(self) -> list[Group]:
@@ -188,7 +172,11 @@ class _Groups:
             values |= self._tallies.object_figures(everything, objects)
             resampled = self._tallies.object_figures(self._weights, objects) if len(self._weights) else {}
             spread |= {key: _percentiles(found) for key, found in resampled.items()}
-        return {key: Figure(_plain(value[0]), None, *spread.get(key, (None, None))) for key, value in values.items()}
+        chance = self._tallies.chance(chosen | self._normal)
+        return {
+            key: Figure(_plain(value[0]), chance.get(key), *spread.get(key, (None, None)))
+            for key, value in values.items()
+        }
 
 
 def _curves(

@@ -93,7 +93,11 @@ def _groups(evaluation: Evaluation, by: str, title: str) -> list[str]:
     rows[0] = tuple(_short(name) for name in rows[0])
     rows += [(group.name + CLOSE * bool(group.close_to), str(group.cases), *_group_figures(group)) for group in groups]
     marked = any(group.close_to for group in groups)
-    return ["", *_align(rows), *([f"{CLOSE} close to a task that some recipes train on"] * marked)]
+    return [
+        "",
+        *_align(rows),
+        *([f"{CLOSE} close to a task that the networks trained on (to any task, where that is unknown)"] * marked),
+    ]
 
 
 def _short(name: str) -> str:

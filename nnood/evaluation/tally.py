@@ -130,6 +130,7 @@ class Tallies:
         self._local = np.array([i for i, case in enumerate(cases) if case.voxels], dtype=np.intp)
         voxels = [case.voxels for case in cases if case.voxels]
         self._voxels = voxels
+        self._voxel_totals = np.array([(tally.positives.sum(), tally.negatives.sum()) for tally in voxels])
         self._slices = _Ranked(
             np.concatenate([np.zeros(0), *(tally.slice_scores for tally in voxels)]),
             np.concatenate([np.zeros(0, dtype=bool), *(tally.slice_truth for tally in voxels)]),
@@ -163,6 +164,23 @@ class Tallies:
                 "slice_ap": np.concatenate([ap for ap, _ in slices]),
                 "slice_auroc": np.concatenate([area for _, area in slices]),
             }
+        return found
+
+    def chance(self, chosen: np.ndarray) -> dict[str, float]:
+        """What chance gives on some of the cases, where there is such a level.
+
+        Args:
+            chosen: The cases, bool, at least one.
+        """
+        found = {"sample_ap": self._samples.prevalence(chosen), "sample_auroc": 0.5, "sample_sensitivity": 0.05}
+        local = chosen[self._local]
+        if local.any():
+            positives, negatives = self._voxel_totals[local].sum(axis=0).tolist()
+            share = positives / (positives + negatives)
+            found |= {"voxel_ap": share, "voxel_auroc": 0.5, "voxel_auroc30": LOW_FALSE_POSITIVES / 2}
+            found |= {"voxel_best_dice": 2 * share / (1 + share), "aupro": LOW_FALSE_POSITIVES / 2}
+            if self._slices.size:
+                found |= {"slice_ap": self._slices.prevalence(chosen), "slice_auroc": 0.5}
         return found
 
     def object_figures(self, weights: np.ndarray, objects: np.ndarray | None = None) -> Figures:
@@ -213,6 +231,10 @@ class _Ranked:
         self._scores, self._starts = np.unique(scores[order], return_index=True)
         self._truth, self._case = truth[order], case[order]
         self.size = scores.size
+
+    def prevalence(self, chosen: np.ndarray) -> float:
+        """Share of positives among those of the chosen cases."""
+        return float(self._truth[chosen[self._case]].mean())
 
     def counts(self, weights: np.ndarray) -> Counts:
         """Counts for weights of the cases (R, cases)."""

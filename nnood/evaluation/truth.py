@@ -8,7 +8,7 @@ import numpy as np
 
 from nnood.errors import UserError, one_error
 from nnood.evaluation.benchmark_table import Row, read_benchmark
-from nnood.evaluation.folders import compare_names, find_images, find_masks, read_sample_labels
+from nnood.evaluation.folders import compare_names, find_images, find_masks, read_note, read_sample_labels
 from nnood.geometry import Geometry
 from nnood.image_readers import PICTURE_ENDINGS, TIFF_ENDINGS
 from nnood.images import image_ending, read_image
@@ -24,17 +24,24 @@ class Truth:
         masks: Case to voxel mask; a case without one is normal. Empty with sample labels.
         sample_labels: Case to whether it is anomalous; None where there are masks.
         rows: Case to its row of `benchmark.csv`; empty where there is no such table.
+        trained: Tasks that the predicting networks trained on; None if unknown.
     """
 
     masks: dict[str, Path]
     sample_labels: dict[str, bool] | None
     rows: dict[str, Row]
+    trained: frozenset[str] | None = None
 
     def kind(self, name: str, *, anomalous: bool) -> str:
         """Kind of anomaly; empty where nothing says it."""
         if name in self.rows:
             return self.rows[name].kind
         return "" if anomalous else "normal"
+
+    def close_to(self, kind: str) -> tuple[str, ...]:
+        """Tasks that a kind is close to: of those that the networks trained on, or of all if these are unknown."""
+        tasks = next((row.close_to for row in self.rows.values() if row.kind == kind), ())
+        return tuple(task for task in tasks if self.trained is None or task in self.trained)
 
     def source(self, name: str) -> str:
         """What the case was made of: itself, but in a benchmark set."""
@@ -72,7 +79,8 @@ def find_truth(labels: Path, predictions: Path, predicted: Collection[str]) -> T
     unlisted = sorted(set(wanted) - set(rows)) if rows else []
     faults += [f"{kinds} does not list the case {name}; remove the case or make the set anew." for name in unlisted]
     one_error(faults)
-    return Truth(masks, None, rows)
+    trained = read_note(predictions).get("tasks") if rows else None
+    return Truth(masks, None, rows, None if trained is None else frozenset(trained))
 
 
 def read_mask(mask: Path, score_map: Path, geometry: Geometry) -> np.ndarray:

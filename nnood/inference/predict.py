@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from nnood.case_files import list_cases
 from nnood.datasets import DATASET_NAME, find_dataset_name
 from nnood.errors import UserError, one_error
+from nnood.evaluation.folders import NOTE
 from nnood.geometry import Geometry
 from nnood.images import read_case
 from nnood.inference.export import prediction_files, write_prediction
@@ -17,12 +19,12 @@ from nnood.inference.predictor import Model, ScorePredictor
 from nnood.paths import Roots
 from nnood.safety import read_json, read_receipt, remove_leftovers, sha256, write_json, write_receipt
 from nnood.training.checkpoints import BEST
+from nnood.training.settings import SETTINGS_FILE
 from nnood.training.train import member_folder
 
 logger = logging.getLogger(__name__)
 
 RECEIPTS = ".receipts"
-NOTE = "prediction.json"
 
 
 def find_model(
@@ -101,10 +103,7 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     remove_leftovers(output / RECEIPTS)
-    write_json(
-        output / NOTE,
-        {"dataset": model.folder.parent.name, "images": inputs.absolute(), "members": model.checkpoints},
-    )
+    write_json(output / NOTE, _describe(inputs, model))
     scores: dict[str, float] = {}
     faults: list[str] = []
     predictor = None
@@ -126,6 +125,17 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
         write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": scores[name]})
     one_error(faults)
     return scores
+
+
+def _describe(inputs: Path, model: Model) -> dict[str, Any]:
+    """What an evaluation or a report of these predictions wants to know."""
+    folds = [read_json(file.parent / SETTINGS_FILE)["fold"] for file in model.checkpoints]
+    return {
+        "dataset": model.folder.parent.name,
+        "images": inputs.absolute(),
+        "members": model.checkpoints,
+        "tasks": sorted({task for fold in folds for task in fold["train_tasks"]}),
+    }
 
 
 def _refuse_flat(file: Path, geometry: Geometry, model: Model) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 from nnood.training.cross_validation import Fold
 from nnood.training.recipes import Recipe
 
+SETTINGS_FILE = "settings.json"
+
 
 @dataclass(frozen=True)
 class TrainingSettings:

@@ -21,7 +21,7 @@ from nnood.training.checkpoints import BEST, FINAL, LATEST
 from nnood.training.choices import choose_configuration, load_plans, with_donors, with_lengths, with_tasks
 from nnood.training.cross_validation import fold_for_all, load_folds
 from nnood.training.recipes import DEFAULT_RECIPE, get_recipe
-from nnood.training.settings import TrainingSettings
+from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 from nnood.training.task_settings import task_settings
 from nnood.training.trainer import NnoodTrainer
 
@@ -164,7 +164,7 @@ def _where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) ->
     Raises:
         UserError: If there is a run already and the user did not ask to go on, or asks for other settings.
     """
-    record = folder / "settings.json"
+    record = folder / SETTINGS_FILE
     present = [name for name in (FINAL, LATEST, BEST) if (folder / name).exists()]
     if not present:
         return None
@@ -191,7 +191,7 @@ def _claim_folder(folder: Path, plans: dict[str, Any], configuration: str, setti
     remove_leftovers(folder)
     if not file.exists():
         write_json(file, plans)
-    write_json(folder / "settings.json", settings.to_dict())
+    write_json(folder / SETTINGS_FILE, settings.to_dict())
 
 
 def _without_others(plans: dict[str, Any], configuration: str) -> dict[str, Any]:

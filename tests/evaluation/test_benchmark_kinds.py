@@ -9,7 +9,7 @@ from scipy import ndimage
 import nnood.evaluation
 from nnood.errors import UserError
 from nnood.evaluation import benchmark_artefacts, benchmark_deformations, benchmark_intensities
-from nnood.evaluation.benchmark_kinds import KINDS, PRESETS, choose_kinds
+from nnood.evaluation.benchmark_kinds import KINDS, PRESETS, choose_kinds, describe_kinds
 from nnood.evaluation.benchmark_lesions import Lesion, draw_lesion, read_lesion
 from nnood.evaluation.benchmark_planting import VARIANTS, case_seed, plant
 from nnood.evaluation.benchmark_shapes import MIN_OVERLAP, Region, ball_of, blob, diameters, place
@@ -147,6 +147,13 @@ def test_kinds_and_presets_are_complete() -> None:
         **{"mood": 17, "all": len(KINDS)},
     }
     assert not set(PRESETS) & set(KINDS)
+
+
+def test_kinds_are_described() -> None:
+    lines = describe_kinds().splitlines()
+    assert {line.split()[0] for line in lines if line and not line.startswith(" ")} == {*KINDS, "Presets", *PRESETS}
+    assert "needs a folder of lesion masks (--masks)" in next(line for line in lines if line.startswith("lesions"))
+    assert lines[lines.index(next(line for line in lines if line.startswith("sink"))) + 1].endswith("tasks sink")
 
 
 def test_choose_kinds() -> None:

@@ -15,6 +15,7 @@ from nnood.evaluation.tables import format_table
 from nnood.evaluation.truth import Truth
 from nnood.geometry import Geometry
 from nnood.images import write_image
+from nnood.safety import write_json
 
 SHAPES = [(12, 14), (6, 8, 10)]
 
@@ -241,6 +242,20 @@ def test_kinds_and_sources_from_the_table_of_a_benchmark(folders: Folders) -> No
     ]
     assert low == pytest.approx(min(possible))
     assert high == pytest.approx(max(possible))
+
+
+@pytest.mark.parametrize(("tasks", "expected"), [(["cutpaste", "nsa"], ("cutpaste",)), (["nsa"], ())])
+def test_kinds_are_close_to_tasks_that_the_networks_trained_on(
+    flat: Folders, tasks: list[str], expected: tuple[str, ...]
+) -> None:
+    _benchmark(flat, Row("a", "one", "blur", ("fpi", "cutpaste")), Row("n", "one", "normal"))
+    flat.draw("a")
+    for name in "an":
+        flat.predict(name, 0.5)
+    write_json(
+        flat.predictions / "prediction.json", {"dataset": "Dataset001_X", "images": "x", "members": [], "tasks": tasks}
+    )
+    assert _evaluate(flat).groups[0].close_to == expected
 
 
 def test_a_benchmark_s_table_must_list_every_case(flat: Folders) -> None:

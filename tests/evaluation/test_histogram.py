@@ -91,7 +91,9 @@ def _hard_scores() -> np.ndarray:
     """Float32 values of every magnitude towards both ends, and around powers of two and the middle."""
     rng = np.random.default_rng(3)
     powers = 2.0 ** -np.arange(1, 30)
-    around = np.concatenate([np.nextafter(np.float32(p), np.float32([0, 1])) for p in (*powers, *(1 - powers))])
+    around = np.concatenate(
+        [np.nextafter(np.float32(p), np.array([0, 1], np.float32)) for p in (*powers, *(1 - powers))]
+    )
     spread = 10 ** rng.uniform(-12, 0, size=20_000)
     return np.unique(np.concatenate([spread, 1 - spread, powers, 1 - powers, around, [0, 0.5, 1]]).astype(np.float32))
 

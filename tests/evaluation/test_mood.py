@@ -75,7 +75,7 @@ def test_agrees_with_the_challenge(tmp_path: Path, low: float, high: float, seed
 
 def test_float16_ties_what_differs_in_float32(tmp_path: Path) -> None:
     scores, truth = (
-        np.array([[0.9001, 0.9002], [0.9, 0.1]], dtype=np.float32),
+        np.array([[0.90005, 0.9001], [0.9, 0.1]], dtype=np.float32),
         np.array([[False, True], [False, False]]),
     )
     _write(tmp_path, "a", scores, 0.5, truth)

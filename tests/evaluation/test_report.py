@@ -14,6 +14,7 @@ from PIL import Image
 from nnood.errors import UserError
 from nnood.evaluation.report import write_report
 from nnood.evaluation.report_cases import order_cases
+from nnood.evaluation.report_curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_curves
 from nnood.evaluation.report_html import embedded_json
 from nnood.evaluation.report_pictures import coarser, mean_by, pack, reduce_by
 from nnood.evaluation.report_regions import find_regions
@@ -144,7 +145,7 @@ def test_page_is_well_formed_and_needs_nothing_else(tmp_path: Path, folders: Fol
     assert not re.search(
         r"https?:|url\(|@import|\bimport\b|fetch\(|XMLHttpRequest|WebSocket|localStorage", without_pictures
     )
-    assert "close to a training task: dag" in text
+    assert "close to the task dag" in text
     assert "Because." in page.text
     assert not re.search(r"\bNaN\b|\bNone\b|\bnan\b", page.text)
     assert "Undefined here: voxel AUROC" in page.text
@@ -161,7 +162,7 @@ def test_sections_are_left_out_where_there_is_nothing_to_say(tmp_path: Path, fol
 def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
     case = CaseResult(NASTY, NASTY, True, 0.5, None, {})
     group = Group("kind", NASTY, 1, (NASTY,), {"voxel_ap": Figure(0.5)})
-    curves = {"roc": ((0.0, 0.0), (1.0, 1.0))}
+    curves: dict[str, tuple[tuple[float, float], ...]] = {"roc": ((0.0, 0.0), (1.0, 1.0))}
     evaluation = Evaluation(0, 1, {}, (group,), (case,), curves, notes=(NASTY,))
     text = _write(tmp_path / "r.html", evaluation=evaluation, baselines={NASTY: evaluation}, title=NASTY)
     page = Page(text)
@@ -224,7 +225,7 @@ def test_reducing_keeps_small_hot_spots_and_means() -> None:
 
 def test_finest_axes_are_reduced_first() -> None:
     spacing = (3.0, 1.0, 1.0)
-    steps = [(1, 1, 1)]
+    steps: list[tuple[int, ...]] = [(1, 1, 1)]
     for _ in range(3):
         steps.append(coarser(steps[-1], (20, 100, 100), spacing))
     assert steps == [(1, 1, 1), (1, 2, 2), (1, 3, 3), (2, 4, 4)]
@@ -342,6 +343,19 @@ def test_most_surprising_cases_come_first() -> None:
     assert [case.name for case in cases] == ["a", "b", "c", "d", "e"]
     assert [case.surprise for case in cases] == pytest.approx([1, 1, 0.5, 0.25, 0.25])
     assert [case.name for case in order_cases(scores, {})] == ["a", "d", "c", "e", "b"]
+
+
+def test_froc_is_drawn_as_the_stairs_that_its_figures_are_read_from() -> None:
+    points = ((0.05, 0.25), (0.01, 0.0), (1.0, 0.5), (2.0, 0.5), (20.0, 1.0))
+    evaluation = Evaluation(1, 1, {}, curves={"froc": points, "roc": ()})
+    (figure,) = draw_curves(evaluation, {})
+    path = re.search(r'class="line line-0" d="M([^"]+)"', figure)
+    assert path
+    places = [tuple(map(float, place.split())) for place in path[1].split("L")]
+    left, middle, right = LEFT, (LEFT + WIDTH - RIGHT) / 2, WIDTH - RIGHT
+    height = HEIGHT - TOP - BOTTOM
+    quarter, half = (TOP + height * (1 - share) for share in (0.25, 0.5))
+    assert np.allclose(places, [(left, quarter), (middle, quarter), (middle, half), (right, half)], atol=0.06)
 
 
 def test_undefined_figures_of_cases_are_said(tmp_path: Path, folders: Folders) -> None:

@@ -1,16 +1,23 @@
 """What a browser makes of a report. Skipped where there is none, or no playwright to drive it."""
 
+import base64
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nnood.evaluation.report import write_report
 from nnood.evaluation.results import NORMAL, CaseResult, Evaluation, Figure, Group
 from nnood.geometry import Geometry
 from nnood.images import write_image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Request
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -30,7 +37,7 @@ CASES = {"case_2": (0.09, 0.4), "case_10": (0.5, 0.9), "case_1": (0.125, None), 
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
+def browser() -> Iterator["Browser"]:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("there is no Chromium on this machine")
@@ -43,7 +50,7 @@ def browser() -> Iterator["sync_api.Browser"]:
 class Opened:
     """A report in a page of its own; anything that the browser complains about, or loads, fails the test."""
 
-    def __init__(self, browser: "sync_api.Browser", file: Path, **options) -> None:
+    def __init__(self, browser: "Browser", file: Path, **options) -> None:
         self.complaints: list[str] = []
         self.page = browser.new_page(**options)
         self.page.on("console", lambda message: self.complaints.append(message.text))
@@ -53,18 +60,17 @@ class Opened:
         self.page.goto(file.as_uri())
         self.wait()
 
-    def _note_request(self, request: "sync_api.Request") -> None:
+    def _note_request(self, request: "Request") -> None:
         if request.url != self.file.as_uri() and not request.url.startswith("data:"):
             self.complaints.append(request.url)
 
     def wait(self, name: str = "") -> None:
-        """Wait until a case is shown."""
-        self.page.wait_for_function(
-            "name => { const shown = document.getElementById('case-name').textContent;"
-            " return name ? shown === name : shown !== ''; }",
-            arg=name,
-        )
-        self.page.wait_for_function("document.querySelector('#readout-voxel').textContent !== ''")
+        """Wait until a case is shown. The page forbids `eval`, which functions to wait for would need."""
+        heading = sync_api.expect(self.page.locator("#case-name"))
+        if name:
+            heading.to_have_text(name)
+        else:
+            heading.not_to_be_empty()
 
     def open(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -123,6 +129,13 @@ def _write_case(root: Path, name: str, score: float, shape: tuple[int, ...], *, 
     return scores
 
 
+def _result(name: str) -> CaseResult:
+    score, ap = CASES[name]
+    if ap is None:
+        return CaseResult(name, NORMAL, False, score, 0.0, {"voxel_ap": None})
+    return CaseResult(name, "blob", True, score, 1620.0, {"voxel_ap": ap})
+
+
 def _report(root: Path, shape: tuple[int, ...], *, labelled: bool) -> tuple[Path, dict[str, np.ndarray]]:
     for folder in ("scores", "imagesTs", "labelsTs"):
         (root / folder).mkdir()
@@ -131,10 +144,7 @@ def _report(root: Path, shape: tuple[int, ...], *, labelled: bool) -> tuple[Path
     }
     evaluation = None
     if labelled:
-        cases = tuple(
-            CaseResult(name, NORMAL if ap is None else "blob", ap is not None, score, 0.0 if ap is None else 1620.0, {"voxel_ap": ap})
-            for name, (score, ap) in sorted(CASES.items())
-        )  # fmt: skip
+        cases = tuple(_result(name) for name in sorted(CASES))
         evaluation = Evaluation(
             normal_cases=2,
             anomalous_cases=2,
@@ -171,7 +181,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.n
 
 
 @pytest.fixture
-def opened(browser: "sync_api.Browser", volumes: tuple[Path, dict[str, np.ndarray]]) -> Iterator[Opened]:
+def opened(browser: "Browser", volumes: tuple[Path, dict[str, np.ndarray]]) -> Iterator[Opened]:
     opened = Opened(browser, volumes[0])
     yield opened
     opened.close()
@@ -188,9 +198,9 @@ def test_controls_change_the_picture(opened: Opened) -> None:
         assert opened.pixels(plane) != before
         opened.slide(f".plane:nth-child({plane + 1}) input", value)
         assert opened.pixels(plane) == before
-    for control, value in (("threshold", 0.9), ("opacity", 10), ("black", 100), ("white", 120)):
+    for control, setting in (("opacity", 10.0), ("threshold", 0.9), ("black", 100), ("white", 120)):
         before = opened.pixels()
-        opened.slide(f"#{control}", value)
+        opened.slide(f"#{control}", setting)
         assert opened.pixels() != before, control
     for box in ("truth", "crosshair", "smooth"):
         before = opened.pixels()
@@ -203,25 +213,25 @@ def test_threshold_hides_what_is_below(opened: Opened) -> None:
     opened.slide("#opacity", 100)
     for box in ("truth", "crosshair", "smooth"):
         opened.page.locator(f"#{box}").uncheck()
-    coloured = """canvas => {
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        let count = 0;
-        for (let i = 0; i < data.length; i += 4) count += Math.max(data[i], data[i + 1]) - data[i + 2] > 30;
-        return count / (data.length / 4);
-    }"""
+
+    def coloured() -> float:
+        picture = Image.open(io.BytesIO(base64.b64decode(opened.pixels().split(",")[1])))
+        red, green, blue = np.moveaxis(np.array(picture.convert("RGB"), dtype=int), -1, 0)
+        return float((np.maximum(red, green) - blue > 30).mean())
+
     shares = []
     for threshold in (0, 0.5, 0.85):
         opened.slide("#threshold", threshold)
-        shares.append(opened.page.locator("canvas").first.evaluate(coloured))
+        shares.append(coloured())
     assert shares[0] > 5 * shares[1] > 0
     opened.open("case_1")  # its highest score is 0.64
-    assert opened.page.locator("canvas").first.evaluate(coloured) == 0
+    assert coloured() == 0
 
 
 def test_readout_is_the_score_of_the_voxel(opened: Opened, volumes: tuple[Path, dict[str, np.ndarray]]) -> None:
     opened.open("case_10")
     scores = volumes[1]["case_10"]
-    assert opened.readout("voxel") == "6, 2, 4"  # where most of the truth is
+    assert opened.readout("voxel") in ("7, 3, 5", "7, 3, 6")  # the middle of the truth
     assert opened.readout("truth") == "anomalous"
     canvas = opened.page.locator("canvas").first
     size = canvas.bounding_box()
@@ -231,7 +241,9 @@ def test_readout_is_the_score_of_the_voxel(opened: Opened, volumes: tuple[Path, 
         canvas.click(position={"x": size["width"] * share, "y": size["height"] * (1 - share)})
         x, y, z = map(int, opened.readout("voxel").split(", "))
         seen.add((x, y, z))
-        assert float(opened.readout("score")) == pytest.approx(scores[z, y, x], abs=scores.max() / 510 + 5e-4)
+        assert float(opened.readout("score")) == pytest.approx(
+            float(scores[z, y, x]), abs=float(scores.max()) / 510 + 5e-4
+        )
         millimetres = [float(value.replace("\N{MINUS SIGN}", "-")) for value in opened.readout("mm").split(", ")]
         assert millimetres == pytest.approx([10 - 1.5 * x, -20 + 2 * y, 30 + 3 * z], abs=0.06)
     assert len(seen) == 4
@@ -310,7 +322,7 @@ def test_keyboard(opened: Opened) -> None:
 
 @pytest.mark.parametrize(("scheme", "other"), [("light", "dark"), ("dark", "light")])
 def test_colours_follow_the_system_and_the_button(
-    browser: "sync_api.Browser", volumes: tuple[Path, dict[str, np.ndarray]], scheme: str, other: str
+    browser: "Browser", volumes: tuple[Path, dict[str, np.ndarray]], scheme: str, other: str
 ) -> None:
     opened = Opened(browser, volumes[0], color_scheme=scheme)
     brightness = (
@@ -322,22 +334,21 @@ def test_colours_follow_the_system_and_the_button(
     opened.page.reload()
     opened.wait()
     assert opened.page.evaluate(brightness) == scheme
-    opened.page.emulate_media(color_scheme=other)
-    opened.page.wait_for_function(f"({brightness})() === '{other}'")
+    opened.page.emulate_media(color_scheme="dark" if other == "dark" else "light")
+    sync_api.expect(opened.page.locator("html")).to_have_attribute("data-theme", other)
+    assert opened.page.evaluate(brightness) == other
     opened.close()
 
 
 @pytest.mark.parametrize("which", ["volumes", "unlabelled", "flat"])
-def test_narrow_screen_does_not_scroll_sideways(
-    browser: "sync_api.Browser", which: str, request: pytest.FixtureRequest
-) -> None:
+def test_narrow_screen_does_not_scroll_sideways(browser: "Browser", which: str, request: pytest.FixtureRequest) -> None:
     opened = Opened(browser, request.getfixturevalue(which)[0], viewport={"width": 390, "height": 800})
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     opened.close()
 
 
 def test_without_labels_it_is_a_reading_list(
-    browser: "sync_api.Browser", unlabelled: tuple[Path, dict[str, np.ndarray]]
+    browser: "Browser", unlabelled: tuple[Path, dict[str, np.ndarray]]
 ) -> None:
     opened = Opened(browser, unlabelled[0])
     assert opened.column("name") == ["case_9", "case_10", "case_1", "case_2"]
@@ -357,7 +368,7 @@ def test_without_labels_it_is_a_reading_list(
     opened.close()
 
 
-def test_flat_images_have_one_plane(browser: "sync_api.Browser", flat: tuple[Path, dict[str, np.ndarray]]) -> None:
+def test_flat_images_have_one_plane(browser: "Browser", flat: tuple[Path, dict[str, np.ndarray]]) -> None:
     file, maps = flat
     opened = Opened(browser, file)
     opened.open("case_2")
@@ -367,6 +378,6 @@ def test_flat_images_have_one_plane(browser: "sync_api.Browser", flat: tuple[Pat
     opened.slide("#opacity", 5)
     assert opened.pixels() != before
     x, y = map(int, opened.readout("voxel").split(", "))
-    top = maps["case_2"].max()
-    assert float(opened.readout("score")) == pytest.approx(maps["case_2"][y, x], abs=top / 510 + 5e-4)
+    top = float(maps["case_2"].max())
+    assert float(opened.readout("score")) == pytest.approx(float(maps["case_2"][y, x]), abs=top / 510 + 5e-4)
     opened.close()

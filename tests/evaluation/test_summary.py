@@ -92,6 +92,14 @@ def cases() -> Cases:
     }
 
 
+def _of(*kinds: str) -> Callable[[Case], bool]:
+    return lambda case: case.kind in kinds
+
+
+def _any(case: Case) -> bool:
+    return True
+
+
 def _pool(cases: Cases, wanted: Callable[[Case], bool]) -> tuple[np.ndarray, np.ndarray]:
     """Truth and scores of the voxels of some cases."""
     chosen = [case for case in cases.values() if wanted(case)]
@@ -114,7 +122,7 @@ def _group(result: Evaluation, name: str) -> Group:
 
 def test_pooled_figures_leave_whole_images_to_the_samples(cases: Cases) -> None:
     result = _evaluate(cases, threshold=0.4)
-    truth, scores = _pool(cases, lambda case: case.kind != WHOLE)
+    truth, scores = _pool(cases, _of(*PLACED, NORMAL))
     assert _value(result, "voxel_ap") == pytest.approx(average_precision_score(truth, scores), abs=1e-4)
     assert _value(result, "voxel_auroc") == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
     called = scores >= 0.4
@@ -127,7 +135,7 @@ def test_pooled_figures_leave_whole_images_to_the_samples(cases: Cases) -> None:
     assert _value(result, "voxel_best_dice") == pytest.approx(
         2 * (called & truth).sum() / (called.sum() + truth.sum()), abs=1e-9
     )
-    samples = _samples(cases, lambda case: True)
+    samples = _samples(cases, _any)
     assert _value(result, "sample_ap") == pytest.approx(average_precision_score(*samples))
     assert _value(result, "sample_auroc") == pytest.approx(roc_auc_score(*samples))
     assert (result.normal_cases, result.anomalous_cases, result.threshold) == (4, 12, 0.4)
@@ -147,7 +155,7 @@ def test_slices_count_one_by_one(cases: Cases) -> None:
 
 def test_chance_is_the_prevalence(cases: Cases) -> None:
     result = _evaluate(cases)
-    truth, _ = _pool(cases, lambda case: case.kind != WHOLE)
+    truth, _ = _pool(cases, _of(*PLACED, NORMAL))
     chance = {key: figure.chance for key, figure in result.figures.items()}
     assert chance["voxel_ap"] == pytest.approx(truth.mean())
     assert chance["sample_ap"] == pytest.approx(0.75)
@@ -171,10 +179,12 @@ def test_a_kind_is_compared_with_all_normal_cases(cases: Cases) -> None:
     assert _group(result, PLACED[1]).close_to == ()
     for kind in PLACED[:2]:
         group = _group(result, kind)
-        truth, scores = _pool(cases, lambda case, kind=kind: case.kind in (kind, NORMAL))
+        truth, scores = _pool(cases, _of(kind, NORMAL))
+        assert group.figures["voxel_ap"].chance == pytest.approx(truth.mean())
+        assert group.figures["sample_ap"].chance == 0.5
         assert _value(group, "voxel_ap") == pytest.approx(average_precision_score(truth, scores), abs=1e-3)
         assert _value(group, "voxel_auroc") == pytest.approx(roc_auc_score(truth, scores), abs=1e-3)
-        samples = _samples(cases, lambda case, kind=kind: case.kind in (kind, NORMAL))
+        samples = _samples(cases, _of(kind, NORMAL))
         assert _value(group, "sample_ap") == pytest.approx(average_precision_score(*samples))
         alone = _evaluate({name: case for name, case in cases.items() if case.kind in (kind, NORMAL)})
         for key in ("voxel_auroc30", "aupro", "slice_ap", "sample_sensitivity"):
@@ -183,7 +193,7 @@ def test_a_kind_is_compared_with_all_normal_cases(cases: Cases) -> None:
 
 def test_a_whole_image_kind_has_sample_figures_only(cases: Cases) -> None:
     group = _group(_evaluate(cases, threshold=0.5), WHOLE)
-    samples = _samples(cases, lambda case: case.kind in (WHOLE, NORMAL))
+    samples = _samples(cases, _of(WHOLE, NORMAL))
     assert _value(group, "sample_auroc") == pytest.approx(roc_auc_score(*samples))
     defined = {key for key, figure in group.figures.items() if figure.value is not None}
     assert defined == {"sample_ap", "sample_auroc", "sample_sensitivity"}
@@ -218,8 +228,8 @@ def test_intervals_are_percentiles_over_resampled_subjects(cases: Cases) -> None
     samples, voxels = [], []
     for row in weights:
         drawn = {f"{name}_{copy}": cases[name] for name, n in zip(names, row, strict=True) for copy in range(n)}
-        samples.append(average_precision_score(*_samples(drawn, lambda case: True)))
-        voxels.append(average_precision_score(*_pool(drawn, lambda case: case.kind != WHOLE)))
+        samples.append(average_precision_score(*_samples(drawn, _any)))
+        voxels.append(average_precision_score(*_pool(drawn, _of(*PLACED, NORMAL))))
     for key, values, tolerance in (("sample_ap", samples, 1e-9), ("voxel_ap", voxels, 1e-3)):
         figure = result.figures[key]
         assert [figure.low, figure.high] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=tolerance)
@@ -254,13 +264,33 @@ def test_sizes_are_thirds_of_the_anomalous_cases() -> None:
     for number, group in enumerate(sizes):
         own = {f"cube_{edge}" for edge in range(3 * number + 1, 3 * number + 4)} | {"normal"}
         chosen = {name: case for name, case in cases.items() if name in own}
-        assert _value(group, "voxel_ap") == pytest.approx(
-            average_precision_score(*_pool(chosen, lambda case: True)), abs=3e-3
-        )
-        assert _value(group, "sample_ap") == pytest.approx(
-            average_precision_score(*_samples(chosen, lambda case: True))
-        )
+        assert _value(group, "voxel_ap") == pytest.approx(average_precision_score(*_pool(chosen, _any)), abs=3e-3)
+        assert _value(group, "sample_ap") == pytest.approx(average_precision_score(*_samples(chosen, _any)))
     assert not [group for group in result.groups if group.by == "kind"]
+
+
+def test_a_case_on_the_edge_between_two_sizes_counts_once() -> None:
+    scores = np.random.default_rng(0).random((10, 10), np.float32)
+    cases = {}
+    for size in range(1, 5):
+        truth = np.zeros((10, 10), dtype=bool)
+        truth[3, :size] = True
+        cases[f"size_{size}"] = Case(scores, truth)
+    groups = _evaluate(cases).groups
+    assert [group.cases for group in groups] == [1, 1, 2]
+    assert [group.name for group in groups] == [
+        "small: 1 mm² to 2 mm²",
+        "medium: 2 mm² to 3 mm²",
+        "large: 3 mm² or more",
+    ]
+
+
+def test_a_case_that_is_normal_in_spite_of_its_kind() -> None:
+    cases = {f"a{seed}": _case(seed, PLACED[0]) for seed in range(3)}
+    cases["a1"] = Case(cases["a1"].scores, np.zeros(SHAPE, dtype=bool), PLACED[0])
+    result = _evaluate({**cases, "n": _case(9, NORMAL)})
+    assert (result.normal_cases, result.anomalous_cases) == (2, 2)
+    assert _group(result, PLACED[0]).cases == 2
 
 
 def test_no_sizes_of_few_or_equal_anomalies() -> None:
@@ -356,11 +386,12 @@ def test_a_threshold_that_many_scores_equal() -> None:
     """0.7 is not the lowest score of its bin."""
     truth = np.zeros((8, 8), dtype=bool)
     truth[2:5, 2:5] = True
-    case = Case(np.where(truth, np.float32(0.7), np.float32(0.3)), truth)
-    for threshold, expected in ((0.7, 1), (0.701, 0), (0.5, 1), (0.3, 2 * 9 / (64 + 9)), (0, 2 * 9 / (64 + 9)), (2, 0)):
+    case = Case(np.where(truth, np.float32(0.7), np.float32(0.3)), truth, PLACED[0])
+    for threshold, expected in ((0.7, 1), (0.71, 0), (0.5, 1), (0.3, 2 * 9 / (64 + 9)), (0, 2 * 9 / (64 + 9)), (2, 0)):
         result = _evaluate({"a": case}, threshold=threshold)
         assert _value(result, "voxel_dice") == pytest.approx(expected), threshold
         assert result.cases[0].figures["voxel_dice"] == pytest.approx(expected), threshold
+        assert _value(result.groups[0], "voxel_dice") == pytest.approx(expected), threshold
 
 
 def test_thresholds_are_spread_over_the_shares_of_voxels() -> None:

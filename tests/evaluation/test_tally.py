@@ -10,19 +10,19 @@ from nnood.evaluation.tally import CaseTally, Tallies, resample, tally_voxels
 from nnood.scores import sample_score
 
 SHAPE = (9, 16, 18)
-THRESHOLDS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.3])
+THRESHOLDS = np.array([0.5, 0.45, 0.4, 0.375, 0.35, 0.3])
 
 Scene = tuple[np.ndarray, np.ndarray]
 
 
 def _scene(seed: int, *, anomalous: bool, shape: tuple[int, ...] = SHAPE) -> Scene:
-    """A noisy score map that is partly right, and the truth."""
+    """A noisy score map that is partly right, and the truth. Its scores are so few that no coarse bin holds two."""
     rng = np.random.default_rng(seed)
     field = ndimage.gaussian_filter(rng.normal(size=shape), 1.2)
     truth = (field > np.quantile(field, 0.95)) & anomalous
     truth[: len(truth) // 3] = False
-    scores = ndimage.gaussian_filter(0.6 * truth + 0.5 * rng.uniform(size=shape), 0.6)
-    return np.clip(scores, 0, 1).astype(np.float32), truth
+    scores = ndimage.gaussian_filter(0.25 * truth + 0.5 * rng.uniform(size=shape), 0.6)
+    return np.clip(np.round(scores * 128) / 128, 0, 1).astype(np.float32), truth
 
 
 def _tally(scene: Scene) -> CaseTally:
@@ -48,6 +48,18 @@ def _pool(scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([truth.ravel() for truth in truths]), np.concatenate([one.ravel() for one in scores])
 
 
+def _aupro(scenes: list[Scene]) -> float:
+    """As an AUROC in which all objects weigh alike; scikit-learn's standardisation (McClish) is undone."""
+    truth, scores = _pool(scenes)
+    weights = []
+    for _, mask in scenes:
+        numbers, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+        sizes = np.bincount(numbers.ravel())
+        weights.append(np.where(mask, 1 / sizes[numbers], 1).ravel())
+    standardised = roc_auc_score(truth, scores, sample_weight=np.concatenate(weights), max_fpr=0.3)
+    return (0.045 + (2 * standardised - 1) * (0.3 - 0.045)) / 0.3
+
+
 def test_what_is_kept_of_a_volume(scenes: list[Scene]) -> None:
     scores, truth = scenes[0]
     kept, histogram = tally_voxels(scores, truth, 2.0)
@@ -70,12 +82,14 @@ def test_what_has_no_slices(shape: tuple[int, ...]) -> None:
 
 
 def test_figures_agree_with_scikit_learn(scenes: list[Scene], tallies: list[CaseTally]) -> None:
-    figures = Tallies(tallies, 0.5).figures(np.ones((1, len(tallies))))
+    figures = Tallies(tallies, 0.375).figures(np.ones((1, len(tallies))))
     truth, scores = _pool(scenes)
-    assert figures["voxel_ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-3)
-    assert figures["voxel_auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-3)
-    called = scores >= 0.5
+    assert figures["voxel_ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-9)
+    assert figures["voxel_auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
+    called = scores >= 0.375
     assert figures["voxel_dice"] == pytest.approx(2 * (called & truth).sum() / (called.sum() + truth.sum()), abs=1e-9)
+    assert figures["aupro"] == pytest.approx(_aupro(scenes), abs=1e-9)
+    assert abs(figures["aupro"] - figures["voxel_auroc30"]) > 0.005
     labels = [bool(truth.any()) for _, truth in scenes]
     samples = [sample_score(one) for one, _ in scenes]
     assert figures["sample_ap"] == pytest.approx(average_precision_score(labels, samples))
@@ -91,7 +105,7 @@ def test_no_dice_at_a_threshold_without_one(tallies: list[CaseTally]) -> None:
 
 
 def test_a_weight_is_as_many_copies_of_the_case(tallies: list[CaseTally]) -> None:
-    weights = np.array([[2, 0, 1, 3, 0, 1, 2, 1], [0, 5, 2, 0, 0, 0, 0, 1]])
+    weights = np.array([[2, 0, 1, 3, 0, 1, 4, 1], [0, 2, 2, 0, 0, 0, 0, 1]])
     weighted = Tallies(tallies, 0.5).figures(weights)
     for row, numbers in enumerate(weights):
         copies = [case for case, number in zip(tallies, numbers, strict=True) for _ in range(number)]
@@ -173,6 +187,15 @@ def test_objects_found_by_hand() -> None:
     weights = np.array([[1, 2, 1, 0]])
     assert tallies.object_figures(weights)["object_recall"] == pytest.approx([2 / 4])
     assert tallies.detections(weights, None)[1].tolist() == [[0, 0.5, 1.75]]
+
+
+def test_thresholds_suit_all_objects_and_not_only_those_of_a_size() -> None:
+    """Two small objects merge with their surroundings at the threshold that finds the large one."""
+    tallies = Tallies([_with([[True, True, False], [False, False, True]], [0, 0], [1.0, 1.0, 9.0])], None)
+    figures = tallies.object_figures(np.ones((1, 1)), np.array([False, False, True]))
+    assert figures["object_recall"] == 0
+    figures = tallies.object_figures(np.ones((1, 1)), np.array([True, True, False]))
+    assert figures["object_recall"] == 1
 
 
 def test_resampling_draws_sources() -> None:

@@ -73,6 +73,18 @@ class Plane {
     return at;
   }
 
+  // Index in the volume of every pixel of a slice, row by row.
+  *indices(slice) {
+    const [width, height] = this.edges;
+    const stepAcross = this.volume.index(this.voxelAt(1, 0, 0)) - this.volume.index(this.voxelAt(0, 0, 0));
+    for (let row = 0; row < height; row++) {
+      let index = this.volume.index(this.voxelAt(0, row, slice));
+      for (let column = 0; column < width; column++, index += stepAcross) {
+        yield index;
+      }
+    }
+  }
+
   point(event) {
     const bounds = this.canvas.getBoundingClientRect();
     const scale = this.canvas.width / bounds.width;
@@ -135,17 +147,18 @@ class Plane {
     const image = new ImageData(width, height);
     const overlay = new ImageData(width, height);
     const grey = 255 / Math.max(1, white - black);
-    for (let row = 0, target = 0; row < height; row++) {
-      for (let column = 0; column < width; column++, target += 4) {
-        const index = this.volume.index(this.voxelAt(column, row, slice));
-        const value = (this.volume.channels[channel][index] - black) * grey;
-        image.data.set([value, value, value, 255], target);
-        const byte = this.volume.scores[index];
-        if (byte >= this.viewer.lowest) {
-          overlay.data.set(this.viewer.colours[byte], target);
-          overlay.data[target + 3] = 2.55 * opacity;
-        }
+    const { channels, scores } = this.volume;
+    let target = 0;
+    for (const index of this.indices(slice)) {
+      const value = (channels[channel][index] - black) * grey;
+      image.data[target] = image.data[target + 1] = image.data[target + 2] = value;
+      image.data[target + 3] = 255;
+      const byte = scores[index];
+      if (byte >= this.viewer.lowest) {
+        overlay.data.set(this.viewer.colours[byte], target);
+        overlay.data[target + 3] = 2.55 * opacity;
       }
+      target += 4;
     }
     this.layers[0].getContext("2d").putImageData(image, 0, 0);
     this.layers[1].getContext("2d").putImageData(overlay, 0, 0);
@@ -156,9 +169,9 @@ class Plane {
       return;
     }
     const [width, height] = this.edges;
+    const mask = Uint8Array.from(this.indices(slice), (index) => this.volume.truth[index]);
     const inside = (column, row) =>
-      column >= 0 && row >= 0 && column < width && row < height &&
-      this.volume.truth[this.volume.index(this.voxelAt(column, row, slice))] > 0;
+      column >= 0 && row >= 0 && column < width && row < height && mask[row * width + column] > 0;
     const x = (column) => this.corner[0] + column * this.steps[0] * this.scale;
     const y = (row) => this.corner[1] + row * this.steps[1] * this.scale;
     const path = new Path2D();

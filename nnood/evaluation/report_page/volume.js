@@ -113,6 +113,10 @@ class Volume {
         }
       }
     }
-    return counts.map((count) => count.indexOf(Math.max(...count)));
+    return counts.map((count) => {
+      const most = Math.max(...count);
+      const slices = [...count.keys()].filter((slice) => count[slice] === most);
+      return slices[Math.floor(slices.length / 2)];
+    });
   }
 }
