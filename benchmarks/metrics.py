@@ -23,7 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnood.evaluation.evaluate import Evaluator, ScoredCase
-from nnood.evaluation.histogram import ScoreHistogram
+from nnood.evaluation.histogram import ScoreHistogram, count_bins
 from nnood.evaluation.metrics import auroc, average_precision, best_dice
 from nnood.evaluation.truth import Truth
 from nnood.geometry import Geometry
@@ -80,7 +80,7 @@ def balls(rng: np.random.Generator, edge: int) -> np.ndarray:
 def figures(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """All figures; AP and AUROC are returned."""
     histogram = ScoreHistogram()
-    histogram.add(scores, truth)
+    histogram.add(count_bins(scores, truth))
     counts = histogram.counts()
     auroc(counts, limit=LIMIT)
     best_dice(counts)

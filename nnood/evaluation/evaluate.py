@@ -21,7 +21,7 @@ from nnood.geometry import Geometry
 from nnood.images import read_image
 
 # Thresholds for the object level: shares of all voxels that score at least as much.
-SHARES = np.geomspace(1e-6, 0.5, 32)
+SHARES = np.geomspace(1e-6, 0.5, 48)
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,25 @@ class Evaluator:
         self._tallies[name] = CaseTally(labels[name], sample_score, None)
 
     def add(self, name: str, case: ScoredCase) -> None:
-        """Add a case."""
+        """Add a case.
+
+        Raises:
+            UserError: If its mask and the table of a benchmark set contradict each other.
+        """
         if self._truth.sample_labels is not None:
             self.add_sample_score(name, case.sample_score)
             return
-        self._tallies[name] = CaseTally(bool(case.truth.any()), case.sample_score, None)
+        anomalous = bool(case.truth.any())
+        if anomalous and self._truth.is_listed_normal(name):
+            raise UserError(
+                f"{self._truth.masks[name]} marks an anomaly but benchmark.csv calls the case normal; correct either."
+            )
+        self._tallies[name] = CaseTally(anomalous, case.sample_score, None)
         if not self._truth.is_whole(name):
-            tally, histogram = tally_voxels(case.score_map, case.truth, math.prod(case.geometry.spacing))
+            tally, counted = tally_voxels(case.score_map, case.truth, math.prod(case.geometry.spacing))
             self._tallies[name].voxels = tally
-            self._figures[name] = case_figures(histogram.counts(), tally, self._threshold)
-            self._pooled.merge(histogram)
+            self._figures[name] = case_figures(counted.counts(), tally, self._threshold)
+            self._pooled.add(counted)
 
     def has_objects(self, name: str) -> bool:
         """Whether a case, all of them being added, counts at the object level."""
@@ -180,12 +189,10 @@ def run_evaluators(
     faults = []
     for name in tqdm(names, desc="Evaluating", unit="case", disable=disable):
         try:
-            cases = load(name)
+            for evaluator, case in zip(evaluators, load(name), strict=True):
+                evaluator.add(name, case)
         except UserError as error:
             faults.append(str(error))
-            continue
-        for evaluator, case in zip(evaluators, cases, strict=True):
-            evaluator.add(name, case)
     one_error(faults)
     with_objects = [name for name in names if evaluators[0].has_objects(name)]
     for name in tqdm(with_objects, desc="Finding objects", unit="case", disable=disable):

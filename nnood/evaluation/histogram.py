@@ -1,30 +1,86 @@
 """Counting scores in constant memory, however many voxels there are."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from nnood.evaluation.metrics import Counts, check_shapes
 
-_DROPPED_BITS = 10
+_DROPPED_BITS = 9
 _CHUNK = 500_000
 _MIDDLE_BIN = int(np.float32(0.5).view(np.uint32)) >> _DROPPED_BITS
 # The float32 next to 1 is 1 - 2^-24; half that distance stands for 1 itself, so that 1 has a bin of its own.
 _DISTANCE_OF_ONE = np.float32(2**-25)
 _BINS = 2 * _MIDDLE_BIN - (int(_DISTANCE_OF_ONE.view(np.uint32)) >> _DROPPED_BITS) + 1
-# Coarse bins: 128 instead of 8192 to the factor of 2, and one for all that is below 2^-33.
-_MERGED_BITS = 6
+# Coarse bins: 2048 instead of 16384 to the factor of 2, and one for all that is below 2^-33.
+_MERGED_BITS = 3
 _COARSE_LOWEST = int(np.float32(2**-33).view(np.uint32)) >> _DROPPED_BITS
 _FEW = 100_000
 
 
-class ScoreHistogram:
-    """Counts of positives and negatives per score, in 20 MB.
+@dataclass(frozen=True)
+class BinCounts:
+    """Voxels per bin, of the bins that are not empty.
 
-    A score's bin is the bit pattern of a float32 without its last 10 bits: of the score up to 0.5, and above that,
+    A score's bin is the bit pattern of a float32 without its last 9 bits: of the score up to 0.5, and above that,
     mirrored, of its distance from 1. Bit patterns of non-negative floats are ordered as the values are, so the bins
-    are ordered too, and their width is a fixed fraction (at most 2^-13) of the distance from the nearer end. Scores
+    are ordered too, and their width is a fixed fraction (at most 2^-14) of the distance from the nearer end. Scores
     crowded near 0 or 1, as an uncalibrated sigmoid gives them, therefore keep their order, which they would not in
     bins of equal width.
+
+    Attributes:
+        bins: Numbers of the bins, rising.
+        positives: Anomalous voxels per bin, int64.
+        negatives: Normal voxels per bin, int64.
     """
+
+    bins: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    def counts(self) -> Counts:
+        """The counts, each bin under its lowest score."""
+        return Counts(_lowest_scores(self.bins), self.positives, self.negatives)
+
+    def coarse_bins(self) -> np.ndarray:
+        """The number of the coarse bin that each bin is part of."""
+        return _coarse_of(self.bins)
+
+
+def count_bins(scores: np.ndarray, truth: np.ndarray) -> BinCounts:
+    """Count the voxels of a case.
+
+    Args:
+        scores: Any shape, in [0, 1].
+        truth: Same shape, bool; True where the voxel is anomalous.
+
+    Raises:
+        ValueError: If the shapes differ, or if a score is not finite or outside [0, 1].
+    """
+    check_shapes(scores, truth)
+    if scores.size:
+        lowest, highest = scores.min(), scores.max()
+        # Written so that NaN, which fails every comparison, is refused.
+        if not (lowest >= 0 and highest <= 1):
+            raise ValueError(f"Expected finite scores in [0, 1], but got scores from {lowest} to {highest}")
+    flat_scores, flat_truth = scores.reshape(-1), truth.reshape(-1)
+    if scores.size < _FEW:  # sorting them takes less than passing over all bins there are
+        bins, index = np.unique(_bins_of(flat_scores), return_inverse=True)
+        positives = np.bincount(index[flat_truth], minlength=len(bins))
+        return BinCounts(bins, positives, np.bincount(index, minlength=len(bins)) - positives)
+    together, anomalous = np.zeros(_BINS, dtype=np.int64), np.zeros(_BINS, dtype=np.int64)
+    for start in range(0, flat_scores.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        bins = _bins_of(flat_scores[part])
+        for total, chosen in ((together, bins), (anomalous, bins[flat_truth[part]])):
+            counted = np.bincount(chosen)
+            total[: len(counted)] += counted
+    used = np.flatnonzero(together)
+    return BinCounts(used, anomalous[used], together[used] - anomalous[used])
+
+
+class ScoreHistogram:
+    """Counts of positives and negatives per score over any number of cases, in 39 MB."""
 
     def __init__(self) -> None:
         self._positives = np.zeros(_BINS, dtype=np.int64)
@@ -33,51 +89,17 @@ class ScoreHistogram:
     def counts(self) -> Counts:
         """The counts of the bins that are not empty, each under its lowest score."""
         used = np.flatnonzero(self._positives + self._negatives)
-        return Counts(_lowest_scores(used), self._positives[used], self._negatives[used])
+        return BinCounts(used, self._positives[used], self._negatives[used]).counts()
 
-    def coarse(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positives and negatives in the few thousand bins of `coarse_scores`."""
-        return np.add.reduceat(self._positives, _COARSE_STARTS), np.add.reduceat(self._negatives, _COARSE_STARTS)
-
-    def add(self, scores: np.ndarray, truth: np.ndarray) -> None:
-        """Count voxels.
-
-        Args:
-            scores: Any shape, in [0, 1].
-            truth: Same shape, bool; True where the voxel is anomalous.
-
-        Raises:
-            ValueError: If the shapes differ, or if a score is not finite or outside [0, 1]; nothing is counted then.
-        """
-        check_shapes(scores, truth)
-        if scores.size == 0:
-            return
-        lowest, highest = scores.min(), scores.max()
-        # Written so that NaN, which fails every comparison, is refused.
-        if not (lowest >= 0 and highest <= 1):
-            raise ValueError(f"Expected finite scores in [0, 1], but got scores from {lowest} to {highest}")
-        flat_scores, flat_truth = scores.reshape(-1), truth.reshape(-1)
-        for start in range(0, flat_scores.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            self._count(flat_scores[part], flat_truth[part])
+    def add(self, counted: BinCounts) -> None:
+        """Add the voxels of a case."""
+        self._positives[counted.bins] += counted.positives
+        self._negatives[counted.bins] += counted.negatives
 
     def merge(self, other: "ScoreHistogram") -> None:
         """Add the counts of another histogram to this one."""
         self._positives += other._positives
         self._negatives += other._negatives
-
-    def _count(self, scores: np.ndarray, truth: np.ndarray) -> None:
-        bins = _bins_of(scores)
-        if bins.size < _FEW:  # touching their bins takes less than passing over all there are
-            np.add.at(self._positives, bins[truth], 1)
-            np.add.at(self._negatives, bins[~truth], 1)
-            return
-        counted = np.bincount(bins)
-        self._negatives[: len(counted)] += counted
-        if truth.any():
-            positives = np.bincount(bins[truth])
-            self._positives[: len(positives)] += positives
-            self._negatives[: len(positives)] -= positives
 
 
 def coarse_scores() -> np.ndarray:
@@ -85,15 +107,17 @@ def coarse_scores() -> np.ndarray:
     return _lowest_scores(_COARSE_STARTS)
 
 
-def coarse_weights(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums of weights per coarse bin.
+def coarse_bins_of(scores: np.ndarray) -> np.ndarray:
+    """The number of each score's coarse bin.
 
     Args:
-        scores: Any shape, in [0, 1].
-        weights: Same shape.
+        scores: In [0, 1].
     """
-    bins = np.searchsorted(_COARSE_STARTS, _bins_of(scores.reshape(-1)), side="right") - 1
-    return np.bincount(bins, weights.reshape(-1), minlength=len(_COARSE_STARTS))
+    return _coarse_of(_bins_of(scores))
+
+
+def _coarse_of(bins: np.ndarray) -> np.ndarray:
+    return np.searchsorted(_COARSE_STARTS, bins, side="right") - 1
 
 
 def bin_start(threshold: float, *, coarse: bool = False) -> float:
@@ -107,7 +131,7 @@ def bin_start(threshold: float, *, coarse: bool = False) -> float:
         return threshold
     bins = _bins_of(np.array([threshold]))
     if coarse:
-        bins = _COARSE_STARTS[np.searchsorted(_COARSE_STARTS, bins, side="right") - 1]
+        bins = _COARSE_STARTS[_coarse_of(bins)]
     return float(_lowest_scores(bins)[0])
 
 

@@ -209,7 +209,7 @@ def _notes(tallies: Sequence[CaseTally], truth: Truth, names: Sequence[str]) -> 
     elif anomalous < len(tallies):
         notes.append("Voxel figures of a normal case are undefined: it has no anomalous voxel.")
     if whole:
-        notes.append(f"{whole} cases are anomalous as a whole; they count in the sample figures only.")
+        notes.append(f"Cases that are anomalous as a whole count in the sample figures only; there are {whole}.")
     if not anomalous:
         notes.append("AP and AUROC are undefined: there is no anomalous case.")
     elif anomalous == len(tallies):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from nnood.evaluation.histogram import ScoreHistogram, bin_start, coarse_scores, coarse_weights
+from nnood.evaluation.histogram import BinCounts, bin_start, coarse_bins_of, coarse_scores, count_bins
 from nnood.evaluation.metrics import Counts, auroc, average_precision, best_dice, dice_at, sensitivity
 from nnood.evaluation.objects import (
     FALSE_ALARM_RATES,
@@ -19,6 +19,8 @@ from nnood.evaluation.objects import (
 from nnood.scores import sample_score
 
 LOW_FALSE_POSITIVES = 0.3
+# Resamples tell how far figures spread; for that, fewer bins do.
+RESAMPLED_BINS = 2000
 _CHUNK = 4_000_000
 
 Figures = dict[str, np.ndarray]
@@ -62,7 +64,7 @@ class CaseTally:
     voxels: VoxelTally | None
 
 
-def tally_voxels(scores: np.ndarray, truth: np.ndarray, voxel_size: float) -> tuple[VoxelTally, ScoreHistogram]:
+def tally_voxels(scores: np.ndarray, truth: np.ndarray, voxel_size: float) -> tuple[VoxelTally, BinCounts]:
     """Count the voxels of a case.
 
     Args:
@@ -71,26 +73,32 @@ def tally_voxels(scores: np.ndarray, truth: np.ndarray, voxel_size: float) -> tu
         voxel_size: Volume of a voxel in mm^3, or area in mm^2.
 
     Returns:
-        What is kept, and the fine histogram, which is too large to be kept for each case.
+        What is kept, and the fine counts, which are too many to be kept for each case.
 
     Raises:
         ValueError: If a score is not finite or outside [0, 1].
     """
-    histogram = ScoreHistogram()
-    histogram.add(scores, truth)
+    counted = count_bins(scores, truth)
     objects, sizes = label_objects(truth)
-    positives, negatives = histogram.coarse()
-    overlap = coarse_weights(scores[truth], overlap_weights(objects, sizes))
     slices = scores if scores.ndim == 3 and len(scores) > 1 else scores[:0]
+    coarse = counted.coarse_bins()
     tally = VoxelTally(
-        positives=csr_array(positives[None].astype(np.float64)),
-        negatives=csr_array(negatives[None].astype(np.float64)),
-        overlap=csr_array(overlap[None]),
+        positives=_row(coarse, counted.positives),
+        negatives=_row(coarse, counted.negatives),
+        overlap=_row(coarse_bins_of(scores[truth]), overlap_weights(objects, sizes)),
         object_sizes=sizes * voxel_size,
         slice_scores=np.array([sample_score(one) for one in slices]),
         slice_truth=np.array([one.any() for one in truth[: len(slices)]], dtype=bool),
     )
-    return tally, histogram
+    return tally, counted
+
+
+def _row(bins: np.ndarray, values: np.ndarray) -> csr_array:
+    """Sums of values per coarse bin, (1, N)."""
+    used = np.flatnonzero(values)
+    row = csr_array((values[used], (np.zeros(len(used), dtype=np.intp), bins[used])), shape=(1, len(coarse_scores())))
+    row.sum_duplicates()
+    return row
 
 
 def voxel_figures(counts: Counts, overlap: Counts, threshold: float | None) -> Figures:
@@ -213,10 +221,15 @@ class Tallies:
             _stack([getattr(t, key) for t, used in zip(self._voxels, rows, strict=True) if used], len(coarse_scores()))
             for key in ("positives", "negatives", "overlap")
         ]
-        used = np.flatnonzero((stacks[0] + stacks[1]).sum(axis=0))
-        scores, stacks = coarse_scores()[used], [stack[:, used] for stack in stacks]
+        starts = np.flatnonzero((stacks[0] + stacks[1]).sum(axis=0))
+        if len(weights) > 1:
+            even = _even_bins(stacks[0].sum(axis=0), stacks[1].sum(axis=0), starts)
+            if self._threshold is not None:  # no bin may reach across it
+                even = np.union1d(even, starts[coarse_scores()[starts] >= self._threshold][:1])
+            starts = even
+        scores, stacks = coarse_scores()[starts], [_merge_bins(stack, starts) for stack in stacks]
         parts = []
-        for part in _chunks(weights[:, rows].astype(np.float64), max(1, len(used))):
+        for part in _chunks(weights[:, rows].astype(np.float64), max(1, len(starts))):
             positives, negatives, overlap = (part @ stack for stack in stacks)
             counts, weighted = Counts(scores, positives, negatives), Counts(scores, overlap, negatives)
             parts.append(voxel_figures(counts, weighted, self._threshold))
@@ -243,6 +256,27 @@ class _Ranked:
             np.add.reduceat(each * which, self._starts, axis=1) for which in (self._truth, ~self._truth)
         )
         return Counts(self._scores, positives, negatives)
+
+
+def _even_bins(positives: np.ndarray, negatives: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Where to begin bins that hold about equal shares of positives and of negatives, so that a few are enough.
+
+    Args:
+        positives: Per coarse bin.
+        negatives: Per coarse bin.
+        starts: Where one may begin.
+    """
+    share = sum(np.cumsum(values)[starts] / max(1, values.sum()) for values in (positives, negatives))
+    _, first = np.unique(np.floor(share * RESAMPLED_BINS / 2), return_index=True)
+    return starts[first]
+
+
+def _merge_bins(stack: csr_array, starts: np.ndarray) -> csr_array:
+    """Sum the columns from each start to the next; before the first there is nothing."""
+    merged = np.searchsorted(starts, stack.indices, side="right") - 1
+    result = csr_array((stack.data, merged, stack.indptr), shape=(stack.shape[0], len(starts)))
+    result.sum_duplicates()
+    return result
 
 
 def _stack(rows: list[csr_array], width: int) -> csr_array:

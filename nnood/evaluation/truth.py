@@ -9,6 +9,7 @@ import numpy as np
 from nnood.errors import UserError, one_error
 from nnood.evaluation.benchmark_table import Row, read_benchmark
 from nnood.evaluation.folders import compare_names, find_images, find_masks, read_note, read_sample_labels
+from nnood.evaluation.results import NORMAL
 from nnood.geometry import Geometry
 from nnood.image_readers import PICTURE_ENDINGS, TIFF_ENDINGS
 from nnood.images import image_ending, read_image
@@ -36,12 +37,16 @@ class Truth:
         """Kind of anomaly; empty where nothing says it."""
         if name in self.rows:
             return self.rows[name].kind
-        return "" if anomalous else "normal"
+        return "" if anomalous else NORMAL
 
     def close_to(self, kind: str) -> tuple[str, ...]:
         """Tasks that a kind is close to: of those that the networks trained on, or of all if these are unknown."""
         tasks = next((row.close_to for row in self.rows.values() if row.kind == kind), ())
         return tuple(task for task in tasks if self.trained is None or task in self.trained)
+
+    def is_listed_normal(self, name: str) -> bool:
+        """Whether the table of a benchmark set says that a case is normal."""
+        return name in self.rows and self.rows[name].kind == NORMAL
 
     def source(self, name: str) -> str:
         """What the case was made of: itself, but in a benchmark set."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnood.evaluation.histogram import ScoreHistogram
+from nnood.evaluation.histogram import ScoreHistogram, count_bins
 from nnood.evaluation.metrics import average_precision, count_scores
 from nnood.planning.storage import CaseStore
 from nnood.scores import sample_score
@@ -127,7 +127,7 @@ class TaskScores:
         self.label_count += labels.numel()
         for score, label, task in zip(scores.float().cpu().numpy(), labels.cpu().numpy(), tasks, strict=True):
             truth = label > 0
-            self._voxels.setdefault(task, ScoreHistogram()).add(score, truth)
+            self._voxels.setdefault(task, ScoreHistogram()).add(count_bins(score, truth))
             self._samples.setdefault(task, []).append((sample_score(score), bool(truth.any())))
 
     @property

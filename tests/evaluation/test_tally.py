@@ -211,3 +211,21 @@ def test_resampling_draws_sources() -> None:
     assert (weights[:, 3] == 0).mean() == pytest.approx(8 / 27, abs=0.07)
     assert (weights[:, 3] == 3).mean() == pytest.approx(1 / 27, abs=0.03)
     np.testing.assert_array_equal(weights, resample(units, 500))
+
+
+def test_resampling_merges_bins_with_little_loss() -> None:
+    """Many resamples use few bins of equal shares; what they give must be what each alone gives."""
+    rng = np.random.default_rng(8)
+    cases = []
+    for shape in ((20, 30, 30), (20, 30, 30), (30, 30, 20)):
+        truth = np.zeros(shape, dtype=bool)
+        truth[3:8, 4:10, 5:12] = True
+        scores = 1 / (1 + np.exp(4 - rng.normal(size=shape) - 2 * truth))
+        voxels, _ = tally_voxels(scores.astype(np.float32), truth, 1.0)
+        cases.append(CaseTally(True, 0.5, voxels))
+    tallies = Tallies(cases, 0.07)
+    weights = np.array([[1, 1, 1], [2, 0, 1], [0, 3, 0]])
+    together = tallies.figures(weights)
+    for row, alone in enumerate(tallies.figures(one[None]) for one in weights):
+        for key, value in alone.items():
+            np.testing.assert_allclose(together[key][row], value[0], atol=5e-4, err_msg=key)
