@@ -31,7 +31,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["nnood", "nnood.*", "dataset_conversion", "dataset_conversion.*"]),
-    package_data={"nnood": ["py.typed", "evaluation/report_page/*"]},
+    package_data={"nnood": ["py.typed", "evaluation/report/page/*"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.4,!=2.9.*",

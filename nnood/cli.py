@@ -302,7 +302,7 @@ class _ListKinds(argparse.Action):
     """Show the kinds of anomaly of a benchmark set, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from nnood.evaluation.benchmark_kinds import describe_kinds
+        from nnood.evaluation.benchmark.kinds import describe_kinds
 
         print(describe_kinds())
         parser.exit()
@@ -330,7 +330,7 @@ def make_benchmark() -> None:
     _add_processes(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
-        from nnood.evaluation.benchmark_sets import make_benchmark
+        from nnood.evaluation.benchmark.sets import make_benchmark
 
         rows = make_benchmark(
             arguments.dataset,
@@ -425,7 +425,7 @@ def report() -> None:
     )
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
-        from nnood.evaluation.reporting import report
+        from nnood.evaluation.report.from_folders import report
 
         file = report(
             arguments.output,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from nnood.case_files import list_cases
 from nnood.evaluation.baselines import baselines_beside
 from nnood.evaluation.evaluate import evaluate
-from nnood.evaluation.report import write_report
+from nnood.evaluation.report.write import write_report
 from nnood.evaluation.tables import format_comparison
 from nnood.images import read_image
 from nnood.inference.predict import find_model, predict

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from nnood.case_files import Cases, list_cases
 from nnood.datasets import DATASET_NAME, find_dataset_name, load_dataset
 from nnood.errors import UserError
-from nnood.evaluation.benchmark_sets import DESCRIPTION
-from nnood.evaluation.benchmark_sources import foreground_method
+from nnood.evaluation.benchmark.sets import DESCRIPTION
+from nnood.evaluation.benchmark.sources import foreground_method
 from nnood.evaluation.evaluate import Evaluator, ScoredCase, run_evaluators
 from nnood.evaluation.folders import read_sample_scores
 from nnood.evaluation.results import Evaluation

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnood.errors import UserError, one_error
-from nnood.evaluation.benchmark_table import Row, read_benchmark
+from nnood.evaluation.benchmark.table import Row, read_benchmark
 from nnood.evaluation.folders import compare_names, find_images, find_masks, read_note, read_sample_labels
 from nnood.evaluation.results import NORMAL
 from nnood.geometry import Geometry

@@ -8,13 +8,14 @@ from scipy import ndimage
 
 import nnood.evaluation
 from nnood.errors import UserError
-from nnood.evaluation import benchmark_artefacts, benchmark_deformations, benchmark_intensities
-from nnood.evaluation.benchmark_kinds import KINDS, PRESETS, choose_kinds, describe_kinds
-from nnood.evaluation.benchmark_lesions import Lesion, draw_lesion, read_lesion
-from nnood.evaluation.benchmark_planting import VARIANTS, case_seed, plant
-from nnood.evaluation.benchmark_shapes import MIN_OVERLAP, Region, ball_of, blob, diameters, place
-from nnood.evaluation.benchmark_shapes import lesion as lesion_shape
-from nnood.evaluation.benchmark_subjects import VISIBLE, Draw, Planted, Subject, changed_share
+from nnood.evaluation.benchmark import artefacts as benchmark_artefacts
+from nnood.evaluation.benchmark import deformations, intensities
+from nnood.evaluation.benchmark.kinds import KINDS, PRESETS, choose_kinds, describe_kinds
+from nnood.evaluation.benchmark.lesions import Lesion, draw_lesion, read_lesion
+from nnood.evaluation.benchmark.planting import VARIANTS, case_seed, plant
+from nnood.evaluation.benchmark.shapes import MIN_OVERLAP, Region, ball_of, blob, diameters, place
+from nnood.evaluation.benchmark.shapes import lesion as lesion_shape
+from nnood.evaluation.benchmark.subjects import VISIBLE, Draw, Planted, Subject, changed_share
 from nnood.geometry import Geometry
 from nnood.images import write_image
 from nnood.tasks import TASKS
@@ -124,8 +125,7 @@ def test_tiny_and_constant_images_neither_crash_nor_hang(kind: str, shape: tuple
 
 
 def test_no_code_of_the_training_tasks() -> None:
-    folder = Path(nnood.evaluation.__file__).parent
-    files = sorted(folder.glob("benchmark_*.py"))
+    files = sorted((Path(nnood.evaluation.__file__).parent / "benchmark").glob("*.py"))
     assert len(files) > 5
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -246,7 +246,7 @@ def test_addition_adds_the_same_everywhere() -> None:
 def test_noise_has_the_stated_deviation() -> None:
     subject = _block(np.random.default_rng(0).normal(50, 10, size=(1, 40, 40, 40)))
     region = _central(subject, 30.0)
-    values, strength = benchmark_intensities.add_noise(subject, region, _draw())
+    values, strength = intensities.add_noise(subject, region, _draw())
     noise = (values - region.values(subject))[:, region.weight > 0]
     assert noise.std() == pytest.approx(strength * subject.scale.item(), rel=0.03)
     assert abs(noise.mean()) < 0.03 * noise.std()
@@ -266,7 +266,7 @@ def test_smooth_edges_fade_without_a_step() -> None:
 def test_blur_is_the_gaussian_filter_of_the_whole_image() -> None:
     subject = _block(np.random.default_rng(0).normal(size=(1, 30, 32, 34)), (2.0, 1.0, 1.0))
     region = _central(subject, 10.0)
-    values, sigma = benchmark_intensities.blur(subject, region, _draw())
+    values, sigma = intensities.blur(subject, region, _draw())
     whole = ndimage.gaussian_filter(
         subject.image[0].astype(float), (sigma / 2, sigma, sigma), mode="nearest", truncate=3
     )
@@ -357,8 +357,8 @@ def test_reading_lesions(tmp_path: Path) -> None:
 def test_reflection_is_its_own_mirror() -> None:
     subject = _block(_ramp((17, 17, 17)))
     region = _central(subject, 9.0)
-    values, _ = benchmark_deformations.reflection(subject, region, _draw())
-    twice, _ = benchmark_deformations.reflection(_with(subject, region, values), region, _draw())
+    values, _ = deformations.reflection(subject, region, _draw())
+    twice, _ = deformations.reflection(_with(subject, region, values), region, _draw())
     assert not np.array_equal(values, region.values(subject))
     assert np.array_equal(twice, region.values(subject))
     assert sum(np.array_equal(values, np.flip(region.values(subject), axis)) for axis in (1, 2, 3)) == 1
@@ -373,7 +373,7 @@ def _with(subject: Subject, region: Region, values: np.ndarray) -> Subject:
 def test_shift_takes_its_values_from_the_stated_distance() -> None:
     subject = _block(_ramp((40, 40, 40)))
     region = _central(subject, 9.0)
-    values, strength = benchmark_deformations.shift(subject, region, _draw())
+    values, strength = deformations.shift(subject, region, _draw())
     difference = np.unique(values - region.values(subject))
     assert len(difference) == 1
     z, rest = divmod(difference.item() + 5050, 10000)
@@ -388,7 +388,7 @@ def test_shift_takes_its_values_from_the_foreground() -> None:
     subject = Subject.of(image.astype(np.float32), image[0] > 0, (1.0, 1.0, 1.0))
     for seed in range(30):
         region = place(subject, ball_of(subject, 9.0), _draw(seed))
-        values, _ = benchmark_deformations.shift(subject, region, _draw(seed))
+        values, _ = deformations.shift(subject, region, _draw(seed))
         assert (values[:, region.weight > 0] > 0).mean() >= MIN_OVERLAP
 
 
@@ -397,7 +397,7 @@ def test_shift_takes_its_values_from_the_foreground() -> None:
 def test_radial_deformations_map_a_ramp_by_their_equation(kind: str, spacing: tuple[float, ...]) -> None:
     subject = _block(_ramp((31, 31, 31)), spacing)
     region = _central(subject, 20.0)
-    values, k = getattr(benchmark_deformations, kind)(subject, region, _draw())
+    values, k = getattr(deformations, kind)(subject, region, _draw())
     offsets = np.indices(region.weight.shape) + np.reshape([part.start - 15 for part in region.box], (3, 1, 1, 1))
     u = np.sqrt(np.square(offsets * np.reshape(spacing, (3, 1, 1, 1))).sum(axis=0)) / 10
     inside = (u <= 1) & (u > 0)

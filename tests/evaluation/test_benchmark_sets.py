@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from nnood.errors import UserError
-from nnood.evaluation.benchmark_kinds import KINDS, PRESETS
-from nnood.evaluation.benchmark_planting import case_seed, plant
-from nnood.evaluation.benchmark_sets import make_benchmark
-from nnood.evaluation.benchmark_subjects import Subject
-from nnood.evaluation.benchmark_table import HEADER, Row, read_benchmark, write_benchmark
+from nnood.evaluation.benchmark.kinds import KINDS, PRESETS
+from nnood.evaluation.benchmark.planting import case_seed, plant
+from nnood.evaluation.benchmark.sets import make_benchmark
+from nnood.evaluation.benchmark.subjects import Subject
+from nnood.evaluation.benchmark.table import HEADER, Row, read_benchmark, write_benchmark
 from nnood.geometry import Geometry
 from nnood.images import read_case, read_image, write_image
 from nnood.paths import Roots

@@ -8,7 +8,7 @@ import SimpleITK as sitk  # noqa: N813
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nnood.errors import UserError
-from nnood.evaluation.benchmark_table import Row, write_benchmark
+from nnood.evaluation.benchmark.table import Row, write_benchmark
 from nnood.evaluation.evaluate import Evaluator, evaluate, load_prediction
 from nnood.evaluation.results import Evaluation
 from nnood.evaluation.tables import format_table

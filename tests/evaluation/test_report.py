@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from nnood.errors import UserError
-from nnood.evaluation.report import write_report
-from nnood.evaluation.report_cases import order_cases
-from nnood.evaluation.report_curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_curves
-from nnood.evaluation.report_html import embedded_json
-from nnood.evaluation.report_pictures import coarser, mean_by, pack, reduce_by
-from nnood.evaluation.report_regions import find_regions
-from nnood.evaluation.report_volumes import Upright, Volumes, places
+from nnood.evaluation.report.cases import order_cases
+from nnood.evaluation.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_curves
+from nnood.evaluation.report.html import embedded_json
+from nnood.evaluation.report.pictures import coarser, mean_by, pack, reduce_by
+from nnood.evaluation.report.regions import find_regions
+from nnood.evaluation.report.volumes import Upright, Volumes, places
+from nnood.evaluation.report.write import write_report
 from nnood.evaluation.results import FIGURES, NORMAL, CaseResult, Evaluation, Figure, Group
 from nnood.geometry import Geometry
 from nnood.images import write_image

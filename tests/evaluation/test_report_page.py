@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnood.evaluation.report import write_report
+from nnood.evaluation.report.write import write_report
 from nnood.evaluation.results import NORMAL, CaseResult, Evaluation, Figure, Group
 from nnood.geometry import Geometry
 from nnood.images import write_image

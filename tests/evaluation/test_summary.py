@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from nnood.evaluation.benchmark_kinds import KINDS
-from nnood.evaluation.benchmark_table import Row
+from nnood.evaluation.benchmark.kinds import KINDS
+from nnood.evaluation.benchmark.table import Row
 from nnood.evaluation.evaluate import Evaluator, ScoredCase, spread_thresholds
 from nnood.evaluation.metrics import count_scores
 from nnood.evaluation.results import FIGURES, NORMAL, Evaluation, Group

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from nnood.evaluation.benchmark_lesions import largest_piece
-from nnood.evaluation.benchmark_subjects import Draw, Subject
+from nnood.evaluation.benchmark.lesions import largest_piece
+from nnood.evaluation.benchmark.subjects import Draw, Subject
 
 # Diameters, in shortest extents of the foreground.
 FRACTIONS = (0.15, 0.5)

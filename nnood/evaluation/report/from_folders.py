@@ -7,7 +7,7 @@ from nnood.errors import UserError
 from nnood.evaluation.baselines import baselines_beside
 from nnood.evaluation.evaluate import evaluate
 from nnood.evaluation.folders import read_note
-from nnood.evaluation.report import write_report
+from nnood.evaluation.report.write import write_report
 from nnood.paths import Roots
 
 

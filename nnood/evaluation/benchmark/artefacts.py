@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 
-from nnood.evaluation.benchmark_subjects import Draw, Planted, Subject, finish
+from nnood.evaluation.benchmark.subjects import Draw, Planted, Subject, finish
 
 # The axis' length in shifts.
 GHOSTS = (2, 6)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnood.evaluation.report_html import (
+from nnood.evaluation.report.html import (
     Html,
     cell,
     definitions,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from nnood.evaluation.benchmark_shapes import MIN_OVERLAP, PLACEMENT_TRIES, Region
-from nnood.evaluation.benchmark_subjects import Draw, Subject
+from nnood.evaluation.benchmark.shapes import MIN_OVERLAP, PLACEMENT_TRIES, Region
+from nnood.evaluation.benchmark.subjects import Draw, Subject
 
 # The centre shrinks or grows two- to tenfold.
 RADIAL_STRENGTHS = (0.5, 0.9)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from nnood.evaluation.benchmark_shapes import Region, Shape, ball, ball_of, blob, cube, diameters, place
-from nnood.evaluation.benchmark_subjects import Draw, Planted, Subject, finish
+from nnood.evaluation.benchmark.shapes import Region, Shape, ball, ball_of, blob, cube, diameters, place
+from nnood.evaluation.benchmark.subjects import Draw, Planted, Subject, finish
 
 # Makes the new values (C, z, y, x) of a region, and says how strong they are.
 Fill = Callable[[Subject, Region, Draw], tuple[np.ndarray, float]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from nnood.evaluation.report_html import short
+from nnood.evaluation.report.html import short
 from nnood.geometry import Geometry
 
 TOP_REGIONS = 3

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 
-from nnood.evaluation.benchmark_kinds import KINDS
-from nnood.evaluation.benchmark_lesions import Lesion
-from nnood.evaluation.benchmark_subjects import Draw, Planted, Subject
+from nnood.evaluation.benchmark.kinds import KINDS
+from nnood.evaluation.benchmark.lesions import Lesion
+from nnood.evaluation.benchmark.subjects import Draw, Planted, Subject
 
 # Combinations that a kind may go through; the remainder of a case's seed by this number picks one.
 VARIANTS = 20

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from nnood.evaluation.report_curves import draw_curves
-from nnood.evaluation.report_html import (
+from nnood.evaluation.report.curves import draw_curves
+from nnood.evaluation.report.html import (
     Html,
     cell,
     element,

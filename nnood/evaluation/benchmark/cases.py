@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from nnood.errors import UserError
-from nnood.evaluation.benchmark_kinds import KINDS, MASKS
-from nnood.evaluation.benchmark_lesions import draw_lesion
-from nnood.evaluation.benchmark_planting import plant
-from nnood.evaluation.benchmark_subjects import Subject
-from nnood.evaluation.benchmark_table import Row
+from nnood.evaluation.benchmark.kinds import KINDS, MASKS
+from nnood.evaluation.benchmark.lesions import draw_lesion
+from nnood.evaluation.benchmark.planting import plant
+from nnood.evaluation.benchmark.subjects import Subject
+from nnood.evaluation.benchmark.table import Row
 from nnood.evaluation.results import NORMAL
 from nnood.geometry import Geometry
 from nnood.images import read_case, write_image

@@ -10,8 +10,8 @@ from nnood import __version__
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError
 from nnood.evaluation.folders import read_sample_scores
-from nnood.evaluation.report_case_table import case_table
-from nnood.evaluation.report_cases import (
+from nnood.evaluation.report.case_table import case_table
+from nnood.evaluation.report.cases import (
     ShownCase,
     add_pictures,
     coarse_cases,
@@ -20,10 +20,10 @@ from nnood.evaluation.report_cases import (
     pictures,
     viewer_data,
 )
-from nnood.evaluation.report_figures import describe_curves, describe_figures, describe_groups, headline_cards
-from nnood.evaluation.report_html import Html, element, embedded_json, html, join, paragraph, section
-from nnood.evaluation.report_pictures import MAX_CHANNELS, WINDOW
-from nnood.evaluation.report_training import describe_training
+from nnood.evaluation.report.figures import describe_curves, describe_figures, describe_groups, headline_cards
+from nnood.evaluation.report.html import Html, element, embedded_json, html, join, paragraph, section
+from nnood.evaluation.report.pictures import MAX_CHANNELS, WINDOW
+from nnood.evaluation.report.training import describe_training
 from nnood.evaluation.results import Evaluation
 from nnood.paths import Roots
 from nnood.safety import write_text
@@ -99,7 +99,7 @@ def write_report(
 
 
 def _asset(name: str) -> str:
-    return (files("nnood.evaluation") / "report_page" / name).read_text(encoding="utf-8")
+    return (files("nnood.evaluation.report") / "page" / name).read_text(encoding="utf-8")
 
 
 def _image_folder(images: Path | None, labels: Path | None, roots: Roots | None, name: str | None) -> Path | None:

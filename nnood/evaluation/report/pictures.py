@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nnood.evaluation.report_volumes import Upright, Volumes, places
+from nnood.evaluation.report.volumes import Upright, Volumes, places
 
 WINDOW = (0.5, 99.5)  # percentiles of the image that become black and white
 MAX_CHANNELS = 4

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nnood.evaluation.benchmark_lesions import Lesion
+from nnood.evaluation.benchmark.lesions import Lesion
 
 # A voxel counts as changed from this share of the case's robust intensity range on.
 VISIBLE = 0.05

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nnood.errors import UserError, one_error
-from nnood.evaluation import benchmark_artefacts as artefacts
-from nnood.evaluation import benchmark_deformations as deformations
-from nnood.evaluation import benchmark_intensities as intensities
-from nnood.evaluation.benchmark_intensities import Local
-from nnood.evaluation.benchmark_shapes import ball, blob, cube, lesion, soft_ball
-from nnood.evaluation.benchmark_subjects import Draw, Planted, Subject
+from nnood.evaluation.benchmark import artefacts, deformations, intensities
+from nnood.evaluation.benchmark.intensities import Local
+from nnood.evaluation.benchmark.shapes import ball, blob, cube, lesion, soft_ball
+from nnood.evaluation.benchmark.subjects import Draw, Planted, Subject
 
 MASKS, FOREIGN = "masks", "foreign"
 OPTIONS = {MASKS: "a folder of lesion masks (--masks)", FOREIGN: "another data set (--foreign)"}

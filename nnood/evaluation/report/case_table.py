@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnood.evaluation.report_cases import ShownCase, label_of
-from nnood.evaluation.report_html import Html, cell, element, join, number_cell, short, table_box
-from nnood.evaluation.report_regions import region_text
+from nnood.evaluation.report.cases import ShownCase, label_of
+from nnood.evaluation.report.html import Html, cell, element, join, number_cell, short, table_box
+from nnood.evaluation.report.regions import region_text
 from nnood.evaluation.results import CaseResult
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from nnood.case_files import Cases, image_files
 from nnood.datasets import Dataset, find_dataset_name, load_dataset
 from nnood.errors import UserError, one_error
-from nnood.evaluation.benchmark_cases import ENDING, FORMAT, RECEIPTS, Job, Order, make_cases
-from nnood.evaluation.benchmark_kinds import FOREIGN, KINDS, MASKS, OPTIONS, choose_kinds
-from nnood.evaluation.benchmark_planting import MIN_CHANGED, case_seed
-from nnood.evaluation.benchmark_sources import foreground_method, foreign_cases, held_out_cases
-from nnood.evaluation.benchmark_table import Row, read_benchmark, write_benchmark
+from nnood.evaluation.benchmark.cases import ENDING, FORMAT, RECEIPTS, Job, Order, make_cases
+from nnood.evaluation.benchmark.kinds import FOREIGN, KINDS, MASKS, OPTIONS, choose_kinds
+from nnood.evaluation.benchmark.planting import MIN_CHANGED, case_seed
+from nnood.evaluation.benchmark.sources import foreground_method, foreign_cases, held_out_cases
+from nnood.evaluation.benchmark.table import Row, read_benchmark, write_benchmark
 from nnood.evaluation.results import NORMAL
 from nnood.parallel import map_cases
 from nnood.paths import Roots

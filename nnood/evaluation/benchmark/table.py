@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnood.errors import UserError, one_error
-from nnood.evaluation.benchmark_kinds import KINDS
+from nnood.evaluation.benchmark.kinds import KINDS
 from nnood.evaluation.results import NORMAL
 from nnood.safety import write_text
 

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from nnood.case_files import stem
 from nnood.errors import UserError, one_error
 from nnood.evaluation.folders import MAP_ENDING, find_images, find_masks
-from nnood.evaluation.report_html import Html, element, join
-from nnood.evaluation.report_pictures import Packed, pack
-from nnood.evaluation.report_regions import Region, find_regions, region_text
-from nnood.evaluation.report_volumes import CaseFiles, Upright, Volumes, read_volumes
+from nnood.evaluation.report.html import Html, element, join
+from nnood.evaluation.report.pictures import Packed, pack
+from nnood.evaluation.report.regions import Region, find_regions, region_text
+from nnood.evaluation.report.volumes import CaseFiles, Upright, Volumes, read_volumes
 from nnood.evaluation.results import CaseResult
 from nnood.images import image_ending
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nnood.evaluation.report_html import Html, element, join
+from nnood.evaluation.report.html import Html, element, join
 from nnood.evaluation.results import Evaluation
 
 WIDTH, HEIGHT = 280, 240

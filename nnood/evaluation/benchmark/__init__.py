@@ -1,0 +1,1 @@
+"""Benchmark sets: anomalies of many kinds in held-out normal images, apart from the training's tasks."""

@@ -1,0 +1,1 @@
+"""One HTML file with figures, curves and a viewer of all cases."""
