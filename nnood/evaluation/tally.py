@@ -94,10 +94,13 @@ def tally_voxels(scores: np.ndarray, truth: np.ndarray, voxel_size: float) -> tu
 
 
 def _row(bins: np.ndarray, values: np.ndarray) -> csr_array:
-    """Sums of values per coarse bin, (1, N)."""
+    """Sums of values per coarse bin, (1, N); in numbers of 4 bytes, because there is a row per case."""
     used = np.flatnonzero(values)
-    row = csr_array((values[used], (np.zeros(len(used), dtype=np.intp), bins[used])), shape=(1, len(coarse_scores())))
+    number = np.float32 if values.dtype.kind == "f" else np.int32
+    places = (np.zeros(len(used), dtype=np.int32), bins[used].astype(np.int32))
+    row = csr_array((values[used], places), shape=(1, len(coarse_scores())))
     row.sum_duplicates()
+    row.data = row.data.astype(number)
     return row
 
 
