@@ -100,6 +100,13 @@ def _positive_number(text: str) -> float:
     return value
 
 
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a score from 0 to 1")
+    return value
+
+
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-np", type=_positive, default=min(8, os.cpu_count() or 1), help="worker processes")
 
@@ -360,7 +367,7 @@ def evaluate() -> None:
     parser.add_argument("-p", dest="predictions", type=Path, required=True, help="folder that nnood_predict wrote")
     parser.add_argument("-l", dest="labels", type=Path, required=True, help="folder of masks, or CSV of case,label")
     parser.add_argument("-o", dest="output", type=Path, help="JSON file; PREDICTIONS/evaluation.json if left out")
-    parser.add_argument("--threshold", type=float, help="score from which a voxel is anomalous, for a Dice there")
+    parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
     parser.add_argument("--mood", action="store_true", help="only the figures of the MOOD challenge's scorer")
     parser.add_argument(
         "--baselines", action="store_true", help="also evaluate what random and intensity scores would reach"
@@ -378,6 +385,10 @@ def evaluate() -> None:
         from nnood.safety import write_json
 
         predictions, labels = arguments.predictions, arguments.labels
+        if arguments.mood and (arguments.baselines or arguments.threshold is not None):
+            raise UserError("--mood gives the challenge's figures only; leave out --baselines and --threshold.")
+        if not arguments.baselines and (arguments.dataset or arguments.images):
+            raise UserError("-d and -i say what the baselines are made of; add --baselines or leave them out.")
         if arguments.mood:
             output = arguments.output or predictions / "mood.json"
             figures = evaluate_mood(predictions, labels)
@@ -419,7 +430,7 @@ def report() -> None:
     parser.add_argument("-l", dest="labels", type=Path, help="folder of masks, or CSV of case,label")
     parser.add_argument("-i", dest="images", type=Path, help="the predicted images, if they were moved since")
     parser.add_argument("-o", dest="output", type=Path, required=True, help="the HTML file to write")
-    parser.add_argument("--threshold", type=float, help="score from which a voxel is anomalous, for a Dice there")
+    parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
     parser.add_argument(
         "--baselines", action="store_true", help="also evaluate what random and intensity scores would reach"
     )

@@ -1,6 +1,7 @@
 """What is reached without any training: the floor that every figure is compared with."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def score_by_value(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 def _standardise(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     values = image[:, foreground].astype(np.float64)
     mean, deviation = (statistic[:, None, None, None] for statistic in (values.mean(axis=1), values.std(axis=1)))
-    return (image - mean) / np.maximum(deviation, np.finfo(np.float32).tiny)
+    return np.divide(image - mean, deviation, out=np.zeros(image.shape), where=deviation > 0)
 
 
 def _stretch(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -181,7 +182,11 @@ def evaluate_baselines(
         anomalous = np.zeros(shape, dtype=bool) if mask is None else read_mask(mask, images[name][0], geometry)
         foreground = foreground_mask(image, method)
         maps = [score(image, foreground).reshape(shape) for score in baselines.values()]
-        return [ScoredCase(scores, anomalous, geometry, sample_score(scores)) for scores in maps]
+        samples = [sample_score(scores) for scores in maps]
+        if "random" in baselines:  # the mean of the highest of many random scores would tell how large an image is
+            random = list(baselines).index("random")
+            samples[random] = float(maps[random].flat[0])
+        return [ScoredCase(scores, anomalous, geometry, sample) for scores, sample in zip(maps, samples, strict=True)]
 
     evaluators = [Evaluator(truth, threshold) for _ in baselines]
     run_evaluators(load, evaluators, sorted(images), progress=progress)
@@ -213,7 +218,7 @@ def baselines_beside(
     """
     names = sorted(read_sample_scores(predictions))
     truth = find_truth(labels, predictions, names)
-    beside = labels.absolute().parent
+    beside = Path(os.path.abspath(labels)).parent  # noqa: PTH100, as in find_truth
     normal = load_dataset(find_dataset_name(dataset or _dataset_beside(beside), roots), roots)
     folder = images or beside / "imagesTs"
     found = list_cases(folder, normal.channels)
@@ -221,7 +226,12 @@ def baselines_beside(
     if missing:
         raise UserError(f"{folder} has no image of the case {missing[0]}; name the folder of the test images with -i.")
     method = foreground_method(normal, roots, normal.training, processes=1)
-    baselines = fit_baselines(normal.training, normal.channels, method)
+    # A benchmark set may be made of training images that one fold left out; they must not say what is normal.
+    tested = {truth.source(name) for name in names}
+    training = {case: files for case, files in normal.training.items() if case not in tested}
+    if not training:
+        raise UserError(f"{normal.name} has no training image that is not tested here, so no normal values can be had.")
+    baselines = fit_baselines(training, normal.channels, method)
     cases = {name: found[name] for name in names}
     return evaluate_baselines(cases, truth, baselines, normal.channels, method, threshold=threshold)
 

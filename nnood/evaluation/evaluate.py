@@ -13,15 +13,15 @@ from nnood.evaluation.folders import MAP_ENDING, read_sample_scores
 from nnood.evaluation.histogram import ScoreHistogram
 from nnood.evaluation.metrics import Counts
 from nnood.evaluation.objects import detect, label_objects
-from nnood.evaluation.results import Evaluation
+from nnood.evaluation.results import NORMAL, Evaluation
 from nnood.evaluation.summary import case_figures, summarise
 from nnood.evaluation.tally import CaseTally, tally_voxels
-from nnood.evaluation.truth import Truth, find_truth, read_mask
+from nnood.evaluation.truth import Truth, find_truth, read_mask, read_score_map
 from nnood.geometry import Geometry
-from nnood.images import read_image
 
-# Thresholds for the object level: shares of all voxels that score at least as much.
-SHARES = np.geomspace(1e-6, 0.5, 48)
+# Of the thresholds for the object level: how many are spread over all voxels, how many over the anomalous ones.
+SPREAD, SPREAD_INSIDE = 32, 17
+LARGEST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,14 @@ def load_prediction(score_map: Path, mask: Path | None, sample_score: float) -> 
     Raises:
         UserError: If a file is broken or they don't fit together.
     """
-    scores, geometry = read_image(score_map)
-    if len(scores) != 1:
-        raise UserError(
-            f"{score_map}: Expected a score map of 1 channel, but got {len(scores)}; predict the case again."
-        )
+    scores, geometry = read_score_map(score_map)
     if not (scores.min() >= 0 and scores.max() <= 1):
         raise UserError(
             f"{score_map}: Expected finite scores in [0, 1], but got scores from {scores.min()} to {scores.max()}; "
             "predict the case again."
         )
-    truth = np.zeros(scores.shape[1:], dtype=bool) if mask is None else read_mask(mask, score_map, geometry)
-    return ScoredCase(scores[0], truth, geometry, sample_score)
+    truth = np.zeros(scores.shape, dtype=bool) if mask is None else read_mask(mask, score_map, geometry)
+    return ScoredCase(scores, truth, geometry, sample_score)
 
 
 class Evaluator:
@@ -130,10 +126,10 @@ class Evaluator:
             self.add_sample_score(name, case.sample_score)
             return
         anomalous = bool(case.truth.any())
-        if anomalous and self._truth.is_listed_normal(name):
-            raise UserError(
-                f"{self._truth.masks[name]} marks an anomaly but benchmark.csv calls the case normal; correct either."
-            )
+        listed = self._truth.rows.get(name)
+        if listed is not None and anomalous != (listed.kind != NORMAL):
+            mask, says = self._truth.masks[name], "an anomaly" if anomalous else "no anomaly"
+            raise UserError(f"{mask} marks {says} but benchmark.csv calls the case {listed.kind}; correct either.")
         self._tallies[name] = CaseTally(anomalous, case.sample_score, None)
         if not self._truth.is_whole(name):
             tally, counted = tally_voxels(case.score_map, case.truth, math.prod(case.geometry.spacing))
@@ -150,7 +146,7 @@ class Evaluator:
     def add_objects(self, name: str, case: ScoredCase) -> None:
         """Look for a case's objects, when all cases have been added."""
         if self._object_thresholds is None:
-            self._object_thresholds = spread_thresholds(self._pooled.counts())
+            self._object_thresholds = spread_thresholds(self._pooled.counts(), len(self._tallies))
         tally = self._tallies[name].voxels
         if tally is not None:
             objects, sizes = label_objects(case.truth)
@@ -200,14 +196,21 @@ def run_evaluators(
             evaluator.add_objects(name, case)
 
 
-def spread_thresholds(counts: Counts) -> np.ndarray:
-    """Thresholds for the object level, from the share of voxels that score at least as much: 1e-6 to 0.5.
+def spread_thresholds(counts: Counts, cases: int) -> np.ndarray:
+    """Thresholds for the object level, from the highest score down.
+
+    They are spread over the scores of all voxels, from a tenth of a voxel per case to half of all, where false alarms
+    are decided; and over those of the anomalous voxels, where finds are.
 
     Args:
         counts: Of all voxels.
+        cases: Their number.
     """
-    called = np.cumsum((counts.positives + counts.negatives)[::-1])
-    if not called.size:
+    if not counts.scores.size:
         return np.zeros(0)
-    reached = np.searchsorted(called, SHARES * called[-1]).clip(max=len(called) - 1)
-    return np.unique(counts.scores[::-1][reached])[::-1]
+    called = np.cumsum((counts.positives + counts.negatives)[::-1])
+    inside = np.cumsum(counts.positives[::-1])
+    levels = np.geomspace(max(1.0, 0.1 * cases), max(1.0, LARGEST_SHARE * called[-1]), SPREAD)
+    reached = [np.searchsorted(called, levels), np.searchsorted(inside, np.linspace(0, 1, SPREAD_INSIDE) * inside[-1])]
+    places = np.unique(np.concatenate([[0], *reached]).clip(max=len(called) - 1))
+    return counts.scores[::-1][places]

@@ -44,7 +44,8 @@ def read_note(folder: Path) -> dict[str, Any]:
     """What nnood_predict noted beside its predictions; empty where predictions come from elsewhere.
 
     Returns:
-        `dataset` (its name), `images` (the folder), `members` (their checkpoints), `tasks` (those they trained on).
+        `dataset` (its name), `images` (the folder), `members` (their checkpoints), `tasks` (those they trained on; None
+        if unknown).
 
     Raises:
         UserError: If the note is no JSON or lacks something.

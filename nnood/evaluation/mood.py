@@ -9,8 +9,7 @@ from tqdm import tqdm
 from nnood.errors import UserError, one_error
 from nnood.evaluation.folders import MAP_ENDING, read_sample_scores
 from nnood.evaluation.metrics import Counts, average_precision, count_scores
-from nnood.evaluation.truth import Truth, find_truth, read_mask
-from nnood.images import read_image
+from nnood.evaluation.truth import Truth, find_truth, read_mask, read_score_map
 
 _PATTERNS = int(np.float16(1).view(np.uint16)) + 1
 
@@ -69,11 +68,9 @@ def evaluate_mood(predictions: Path, labels: Path, *, progress: bool = True) -> 
 
 
 def _read(score_map: Path, truth: Truth, name: str) -> tuple[np.ndarray, np.ndarray]:
-    values, geometry = read_image(score_map)
+    scores, geometry = read_score_map(score_map)
     mask = truth.masks.get(name)
-    if mask is None:
-        return values[0], np.zeros(values.shape[1:], dtype=bool)
-    return values[0], read_mask(mask, score_map, geometry)
+    return scores, np.zeros(scores.shape, dtype=bool) if mask is None else read_mask(mask, score_map, geometry)
 
 
 def _float16_patterns(values: np.ndarray) -> np.ndarray:

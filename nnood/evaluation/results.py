@@ -43,10 +43,12 @@ class Figure:
 class Group:
     """The figures of some anomalous cases, together with all normal ones.
 
+    The object figures of a size are of the objects of that size, whatever the size of all anomalies of their case.
+
     Attributes:
         by: `kind` or `size`.
         name: Name of the kind, or the range of sizes in words.
-        cases: Number of anomalous cases; of objects for the object figures of a size.
+        cases: Number of anomalous cases.
         close_to: Tasks that the kind is close to, of those that the networks trained on; of all, if these are unknown.
         figures: Key of `FIGURES` to figure.
     """
@@ -91,6 +93,7 @@ class Evaluation:
         cases: One entry per case, sorted by name.
         curves: Points (x, y): `precision_recall` (recall, precision), `roc` (false and true positive rate), both of the
             voxels, `sample_roc`, and `froc` (false positives per case, share of objects found); empty where undefined.
+        dimensions: 2 or 3, which says whether sizes are areas or volumes; None with sample labels only.
         threshold: The score from which `voxel_dice` calls a voxel anomalous; None if none was given.
         best_threshold: The score at which `voxel_best_dice` is reached.
         notes: Sentences on what is undefined or left out, and why.
@@ -102,6 +105,7 @@ class Evaluation:
     groups: tuple[Group, ...] = ()
     cases: tuple[CaseResult, ...] = ()
     curves: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    dimensions: int | None = None
     threshold: float | None = None
     best_threshold: float | None = None
     notes: tuple[str, ...] = ()

@@ -86,6 +86,7 @@ def summarise(
         groups=(*groups.kinds(), *groups.sizes()),
         cases=cases,
         curves=_curves(arranged, list(tallies.values()), counts),
+        dimensions=arranged.dimensions,
         threshold=threshold,
         best_threshold=best,
         notes=tuple(_notes(list(tallies.values()), truth, names)),
@@ -161,7 +162,7 @@ class _Groups:
 
     def _amount(self, size: float) -> str:
         """A volume given in mm^3, or in 2D an area in mm^2, in words."""
-        return f"{size / 1000:.3g} ml" if self._tallies.are_volumes else f"{size:.3g} mm²"
+        return f"{size / 1000:.3g} ml" if self._tallies.dimensions == 3 else f"{size:.3g} mm²"
 
     def _figures(self, chosen: np.ndarray, objects: np.ndarray | None) -> dict[str, Figure]:
         part = (chosen | self._normal).astype(np.int64)

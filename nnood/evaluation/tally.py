@@ -1,5 +1,6 @@
 """Counts per case, from which any weighting of the cases gives all figures: pooled, per group, and resampled."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,12 @@ from nnood.evaluation.objects import (
     overlap_weights,
     share_found,
 )
+from nnood.evaluation.rows import Ranked, chunks, even_bins, make_row, merge_rows, weighted_sum
 from nnood.scores import sample_score
 
 LOW_FALSE_POSITIVES = 0.3
 # Resamples tell how far figures spread; for that, fewer bins do.
 RESAMPLED_BINS = 2000
-_CHUNK = 4_000_000
 
 Figures = dict[str, np.ndarray]
 
@@ -37,6 +38,7 @@ class VoxelTally:
         object_sizes: Volume of each object in mm^3, in 2D its area in mm^2.
         slice_scores: Sample score of each slice of a volume; empty for a 2D image.
         slice_truth: Whether each slice has an anomalous voxel.
+        dimensions: 2 or 3.
         detections: Which objects are found; added once the thresholds are known.
     """
 
@@ -46,6 +48,7 @@ class VoxelTally:
     object_sizes: np.ndarray
     slice_scores: np.ndarray
     slice_truth: np.ndarray
+    dimensions: int
     detections: Detections | None = None
 
 
@@ -83,25 +86,15 @@ def tally_voxels(scores: np.ndarray, truth: np.ndarray, voxel_size: float) -> tu
     slices = scores if scores.ndim == 3 and len(scores) > 1 else scores[:0]
     coarse = counted.coarse_bins()
     tally = VoxelTally(
-        positives=_row(coarse, counted.positives),
-        negatives=_row(coarse, counted.negatives),
-        overlap=_row(coarse_bins_of(scores[truth]), overlap_weights(objects, sizes)),
+        positives=make_row(coarse, counted.positives),
+        negatives=make_row(coarse, counted.negatives),
+        overlap=make_row(coarse_bins_of(scores[truth]), overlap_weights(objects, sizes)),
         object_sizes=sizes * voxel_size,
         slice_scores=np.array([sample_score(one) for one in slices]),
         slice_truth=np.array([one.any() for one in truth[: len(slices)]], dtype=bool),
+        dimensions=scores.ndim,
     )
     return tally, counted
-
-
-def _row(bins: np.ndarray, values: np.ndarray) -> csr_array:
-    """Sums of values per coarse bin, (1, N); in numbers of 4 bytes, because there is a row per case."""
-    used = np.flatnonzero(values)
-    number = np.float32 if values.dtype.kind == "f" else np.int32
-    places = (np.zeros(len(used), dtype=np.int32), bins[used].astype(np.int32))
-    row = csr_array((values[used], places), shape=(1, len(coarse_scores())))
-    row.sum_duplicates()
-    row.data = row.data.astype(number)
-    return row
 
 
 def voxel_figures(counts: Counts, overlap: Counts, threshold: float | None) -> Figures:
@@ -133,7 +126,7 @@ class Tallies:
             threshold: Score from which a voxel is called anomalous, if there is one.
         """
         self._threshold = None if threshold is None else bin_start(threshold, coarse=True)
-        self._samples = _Ranked(
+        self._samples = Ranked(
             np.array([case.sample_score for case in cases]),
             np.array([case.anomalous for case in cases], dtype=bool),
             np.arange(len(cases)),
@@ -142,13 +135,13 @@ class Tallies:
         voxels = [case.voxels for case in cases if case.voxels]
         self._voxels = voxels
         self._voxel_totals = np.array([(tally.positives.sum(), tally.negatives.sum()) for tally in voxels])
-        self._slices = _Ranked(
+        self._slices = Ranked(
             np.concatenate([np.zeros(0), *(tally.slice_scores for tally in voxels)]),
             np.concatenate([np.zeros(0, dtype=bool), *(tally.slice_truth for tally in voxels)]),
             np.repeat(self._local, [len(tally.slice_scores) for tally in voxels]),
         )
         self._object_case = np.repeat(np.arange(len(voxels)), [len(tally.object_sizes) for tally in voxels])
-        self.are_volumes = self._slices.size > 0
+        self.dimensions = max((tally.dimensions for tally in voxels), default=None)
         self.object_sizes = np.concatenate([np.zeros(0), *(tally.object_sizes for tally in voxels)])
 
     def figures(self, weights: np.ndarray) -> Figures:
@@ -169,7 +162,7 @@ class Tallies:
             "sample_sensitivity": sensitivity(counts),
         }
         if self._slices.size:
-            parts = _chunks(weights, self._slices.size)
+            parts = chunks(weights, self._slices.size)
             slices = [(average_precision(c), auroc(c)) for c in map(self._slices.counts, parts)]
             found |= {
                 "slice_ap": np.concatenate([ap for ap, _ in slices]),
@@ -183,7 +176,10 @@ class Tallies:
         Args:
             chosen: The cases, bool, at least one.
         """
-        found = {"sample_ap": self._samples.prevalence(chosen), "sample_auroc": 0.5, "sample_sensitivity": 0.05}
+        found = {"sample_ap": self._samples.prevalence(chosen), "sample_auroc": 0.5}
+        # At random, a normal case is as likely at every rank as an anomalous one; the allowed ones come first.
+        normal = self._samples.negatives(chosen)
+        found["sample_sensitivity"] = (math.floor(0.05 * normal + 1e-9) + 1) / (normal + 1)
         local = chosen[self._local]
         if local.any():
             positives, negatives = self._voxel_totals[local].sum(axis=0).tolist()
@@ -219,81 +215,28 @@ class Tallies:
         return per_object @ hits, false_alarms, per_object.sum(axis=1)
 
     def _voxel_figures(self, weights: np.ndarray) -> Figures:
-        rows = (weights != 0).sum(axis=0) > 0
-        stacks = [
-            _stack([getattr(t, key) for t, used in zip(self._voxels, rows, strict=True) if used], len(coarse_scores()))
-            for key in ("positives", "negatives", "overlap")
-        ]
-        starts = np.flatnonzero((stacks[0] + stacks[1]).sum(axis=0))
-        if len(weights) > 1:
-            even = _even_bins(stacks[0].sum(axis=0), stacks[1].sum(axis=0), starts)
-            if self._threshold is not None:  # no bin may reach across it
-                even = np.union1d(even, starts[coarse_scores()[starts] >= self._threshold][:1])
-            starts = even
-        scores, stacks = coarse_scores()[starts], [_merge_bins(stack, starts) for stack in stacks]
-        parts = []
-        for part in _chunks(weights[:, rows].astype(np.float64), max(1, len(starts))):
-            positives, negatives, overlap = (part @ stack for stack in stacks)
+        rows = np.flatnonzero((weights != 0).sum(axis=0))
+        used = weights[:, rows].astype(np.float64)
+        kinds = [[getattr(self._voxels[row], key) for row in rows] for key in ("positives", "negatives", "overlap")]
+        if len(weights) == 1:
+            positives, negatives, overlap = (weighted_sum(kind, used[0])[None] for kind in kinds)
+            scores = coarse_scores()
             counts, weighted = Counts(scores, positives, negatives), Counts(scores, overlap, negatives)
+            return voxel_figures(counts, weighted, self._threshold)
+        if not rows.size:
+            return {}
+        positives, negatives = (weighted_sum(kind, np.ones(len(rows))) for kind in kinds[:2])
+        starts = even_bins(positives, negatives, RESAMPLED_BINS)
+        if self._threshold is not None:  # no bin may reach across it
+            starts = np.union1d(starts, np.flatnonzero(coarse_scores() >= self._threshold)[:1])
+        stacks = [merge_rows(kind, starts) for kind in kinds]
+        parts = []
+        for part in chunks(used, len(starts)):
+            positives, negatives, overlap = (part @ stack for stack in stacks)
+            counts = Counts(coarse_scores()[starts], positives, negatives)
+            weighted = Counts(counts.scores, overlap, negatives)
             parts.append(voxel_figures(counts, weighted, self._threshold))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-class _Ranked:
-    """Scores with their truth, each belonging to a case, sorted once."""
-
-    def __init__(self, scores: np.ndarray, truth: np.ndarray, case: np.ndarray) -> None:
-        order = np.argsort(scores)
-        self._scores, self._starts = np.unique(scores[order], return_index=True)
-        self._truth, self._case = truth[order], case[order]
-        self.size = scores.size
-
-    def prevalence(self, chosen: np.ndarray) -> float:
-        """Share of positives among those of the chosen cases."""
-        return float(self._truth[chosen[self._case]].mean())
-
-    def counts(self, weights: np.ndarray) -> Counts:
-        """Counts for weights of the cases (R, cases)."""
-        each = weights[:, self._case]
-        positives, negatives = (
-            np.add.reduceat(each * which, self._starts, axis=1) for which in (self._truth, ~self._truth)
-        )
-        return Counts(self._scores, positives, negatives)
-
-
-def _even_bins(positives: np.ndarray, negatives: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Where to begin bins that hold about equal shares of positives and of negatives, so that a few are enough.
-
-    Args:
-        positives: Per coarse bin.
-        negatives: Per coarse bin.
-        starts: Where one may begin.
-    """
-    share = sum(np.cumsum(values)[starts] / max(1, values.sum()) for values in (positives, negatives))
-    _, first = np.unique(np.floor(share * RESAMPLED_BINS / 2), return_index=True)
-    return starts[first]
-
-
-def _merge_bins(stack: csr_array, starts: np.ndarray) -> csr_array:
-    """Sum the columns from each start to the next; before the first there is nothing."""
-    merged = np.searchsorted(starts, stack.indices, side="right") - 1
-    result = csr_array((stack.data, merged, stack.indptr), shape=(stack.shape[0], len(starts)))
-    result.sum_duplicates()
-    return result
-
-
-def _stack(rows: list[csr_array], width: int) -> csr_array:
-    """Sparse rows as one matrix."""
-    if not rows:
-        return csr_array((0, width))
-    lengths = np.cumsum([0, *(row.nnz for row in rows)])
-    data, indices = (np.concatenate([getattr(row, name) for row in rows]) for name in ("data", "indices"))
-    return csr_array((data, indices, lengths), shape=(len(rows), width))
-
-
-def _chunks(weights: np.ndarray, width: int) -> list[np.ndarray]:
-    """Split rows so that (rows, width) arrays stay small."""
-    return np.array_split(weights, -(-len(weights) * width // _CHUNK) or 1)
 
 
 def resample(units: Sequence[str], rounds: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What the labels say of each case: voxel masks or sample labels, and the kinds of a benchmark set."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,6 @@ class Truth:
         tasks = next((row.close_to for row in self.rows.values() if row.kind == kind), ())
         return tuple(task for task in tasks if self.trained is None or task in self.trained)
 
-    def is_listed_normal(self, name: str) -> bool:
-        """Whether the table of a benchmark set says that a case is normal."""
-        return name in self.rows and self.rows[name].kind == NORMAL
-
     def source(self, name: str) -> str:
         """What the case was made of: itself, but in a benchmark set."""
         return self.rows[name].source if name in self.rows else name
@@ -69,23 +66,45 @@ def find_truth(labels: Path, predictions: Path, predicted: Collection[str]) -> T
     Raises:
         UserError: If names don't fit together or a table is wrong; all faults are listed.
     """
+    # So that `.` and `..` have names and parents; a link keeps its own.
+    labels = Path(os.path.abspath(labels))  # noqa: PTH100
     table = labels if labels.is_file() else labels.with_name(f"{labels.name}.csv")
     if not labels.is_dir() and table.is_file():
         listed = read_sample_labels(table)
         one_error(compare_names(predictions, predicted, dict.fromkeys(listed, table), whole=table))
         return Truth({}, listed, {})
     masks = find_masks(labels)
-    beside = labels.absolute().parent
+    beside = labels.parent
     images = beside / "imagesTs"
-    wanted = find_images(images, predicted) | masks
+    there = find_images(images, predicted) | masks
     kinds = beside / "benchmark.csv"
     rows = read_benchmark(kinds) if kinds.is_file() else {}
+    wanted = dict.fromkeys(rows, kinds) | there
     faults = compare_names(predictions, predicted, wanted, whole=images if images.is_dir() else None)
-    unlisted = sorted(set(wanted) - set(rows)) if rows else []
-    faults += [f"{kinds} does not list the case {name}; remove the case or make the set anew." for name in unlisted]
+    if rows:
+        unlisted = sorted(set(there) - set(rows))
+        faults += [f"{kinds} does not list the case {name}; remove the case." for name in unlisted]
+        # A lost mask must not make its case a normal one.
+        unmasked = sorted(name for name, row in rows.items() if row.kind != NORMAL and name not in masks)
+        faults += [
+            f"{kinds} calls the case {name} {rows[name].kind}, but it has no mask in {labels}; make the set again."
+            for name in unmasked
+        ]
     one_error(faults)
     trained = read_note(predictions).get("tasks") if rows else None
     return Truth(masks, None, rows, None if trained is None else frozenset(trained))
+
+
+def read_score_map(file: Path) -> tuple[np.ndarray, Geometry]:
+    """Read a score map, 2D or 3D, and where it lies.
+
+    Raises:
+        UserError: If it is broken or has several channels.
+    """
+    scores, geometry = read_image(file)
+    if len(scores) != 1:
+        raise UserError(f"{file}: Expected a score map of 1 channel, but got {len(scores)}; predict the case again.")
+    return scores[0], geometry
 
 
 def read_mask(mask: Path, score_map: Path, geometry: Geometry) -> np.ndarray:

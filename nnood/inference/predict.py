@@ -19,7 +19,7 @@ from nnood.inference.predictor import Model, ScorePredictor
 from nnood.paths import Roots
 from nnood.safety import read_json, read_receipt, remove_leftovers, sha256, write_json, write_receipt
 from nnood.training.checkpoints import BEST
-from nnood.training.settings import SETTINGS_FILE
+from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 from nnood.training.train import member_folder
 
 logger = logging.getLogger(__name__)
@@ -129,12 +129,14 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
 
 def _describe(inputs: Path, model: Model) -> dict[str, Any]:
     """What an evaluation or a report of these predictions wants to know."""
-    folds = [read_json(file.parent / SETTINGS_FILE)["fold"] for file in model.checkpoints]
+    records = [file.parent / SETTINGS_FILE for file in model.checkpoints]
+    folds = [TrainingSettings.from_dict(read_json(file)).fold for file in records if file.is_file()]
+    known = len(folds) == len(records)
     return {
         "dataset": model.folder.parent.name,
         "images": inputs.absolute(),
         "members": model.checkpoints,
-        "tasks": sorted({task for fold in folds for task in fold["train_tasks"]}),
+        "tasks": sorted({task for fold in folds for task in fold.train_tasks}) if known else None,
     }
 
 

@@ -249,3 +249,13 @@ def test_sample_labels_alone(demo: Path) -> None:
     for result in baselines_beside(demo / "predictions", raw / "labelsTs", _roots(demo)).values():
         assert result.figures["voxel_ap"].value is None
         assert result.figures["sample_ap"].value is not None
+
+
+def test_a_constant_channel_says_nothing() -> None:
+    """Divided by its deviation of almost 0, it would poison the normal distribution of all places."""
+    images = [np.stack([np.full((3, 4, 5), 7.0), np.random.default_rng(n).random((3, 4, 5))]) for n in range(4)]
+    whole = np.ones((3, 4, 5), dtype=bool)
+    images[0][0, 0, 0, 0] = 8.0
+    scores = score_by_value(images[1], whole)
+    alone = score_by_value(images[1][1:], whole)
+    np.testing.assert_allclose(scores, alone, rtol=1e-6)

@@ -105,7 +105,9 @@ def test_layout_and_table(roots: Roots, tmp_path: Path) -> None:
         image, own = read_image(output / "imagesTs" / f"{row.case}_0000.nii.gz")
         assert image.dtype == np.float32
         assert own.matches(geometry)
-        before, source_geometry = read_image(roots.raw / HEADS / "imagesTs" / f"{row.source}_0000.nii.gz")
+        before, source_geometry = read_image(
+            roots.raw / HEADS / "imagesTs" / f"{row.source.removeprefix('foreign/')}_0000.nii.gz"
+        )
         assert own == source_geometry
         assert np.array_equal(image[values == 0], before[values == 0])
         assert not np.array_equal(image, before)
@@ -114,7 +116,9 @@ def test_layout_and_table(roots: Roots, tmp_path: Path) -> None:
         assert row.seed == case_seed(0, row.kind, number, row.source)
     for row in rows[:3]:
         image, _ = read_image(output / "imagesTs" / f"{row.case}_0000.nii.gz")
-        assert np.array_equal(image, read_image(roots.raw / HEADS / "imagesTs" / f"{row.source}_0000.nii.gz")[0])
+        assert np.array_equal(
+            image, read_image(roots.raw / HEADS / "imagesTs" / f"{row.source.removeprefix('foreign/')}_0000.nii.gz")[0]
+        )
         assert row == Row(f"normal_{row.source}", row.source, "normal")
     assert read_json(output / "dataset.json") == {
         **{"channel_names": {"0": "T1-like"}, "numTraining": 0, "file_ending": ".nii.gz"}
@@ -154,7 +158,7 @@ def test_all_kinds_bit_identical_in_processes_and_after_deletions(roots: Roots, 
 
     for row in first:
         if row.kind == "foreign":
-            source = roots.raw / "Dataset904_Others" / "imagesTr" / f"{row.source}_0000.nii.gz"
+            source = roots.raw / "Dataset904_Others" / "imagesTr" / f"{row.source.removeprefix('foreign/')}_0000.nii.gz"
             image, geometry = read_image(tmp_path / "a" / "imagesTs" / f"{row.case}_0000.nii.gz")
             values, expected = read_image(source)
             assert np.array_equal(image, values)
@@ -177,7 +181,9 @@ def test_a_kind_does_not_depend_on_the_others_and_another_seed_differs(roots: Ro
 def test_a_row_says_how_to_make_its_case_again(roots: Roots, tmp_path: Path) -> None:
     rows = make_benchmark("901", roots, tmp_path / "a", kinds=["spheres"], per_kind=3)
     for row in rows[3:]:
-        image, geometry = read_case([roots.raw / HEADS / "imagesTs" / f"{row.source}_0000.nii.gz"], 1)
+        image, geometry = read_case(
+            [roots.raw / HEADS / "imagesTs" / f"{row.source.removeprefix('foreign/')}_0000.nii.gz"], 1
+        )
         subject = Subject.of(image, foreground_mask(image, "otsu"), geometry.spacing[::-1])
         again = plant(row.kind, subject, row.seed)
         assert np.array_equal(again.image, read_image(tmp_path / "a" / "imagesTs" / f"{row.case}_0000.nii.gz")[0])
@@ -468,3 +474,17 @@ def test_the_description_is_plain_json(roots: Roots, tmp_path: Path) -> None:
     text = (tmp_path / "a" / "benchmark.json").read_text()
     assert str(tmp_path) not in text
     assert set(json.loads(text)["kinds"]["blur"]) == {"summary", "close_to", "whole_image", "source"}
+
+
+def test_labels_that_name_no_case_are_refused(roots: Roots, tmp_path: Path) -> None:
+    """A mask that is overlooked would make its anomalous case a normal one."""
+    raw = roots.raw / HEADS
+    mask = next(iter(sorted((raw / "labelsTs").iterdir())))
+    mask.rename(mask.with_name(mask.name.replace(".nii.gz", "_0000.nii.gz")))
+    with pytest.raises(UserError, match=r"_0000\.nii\.gz is the mask of no case in imagesTs"):
+        make_benchmark("901", roots, tmp_path / "never", kinds=["noise"])
+    shutil.rmtree(raw / "labelsTs")
+    (raw / "labelsTs.csv").write_text("case,label\nphantom_004,1\nphantom_999,0\n")
+    with pytest.raises(UserError, match="does not list the case phantom_005") as caught:
+        make_benchmark("901", roots, tmp_path / "never", kinds=["noise"])
+    assert "lists phantom_999, which imagesTs lacks" in str(caught.value)

@@ -441,3 +441,23 @@ def test_missing_folders(flat: Folders) -> None:
     flat.predict("a", 0.5)
     with pytest.raises(UserError, match=r"nowhere does not exist, nor does nowhere\.csv"):
         evaluate(flat.predictions, flat.labels.with_name("nowhere"), progress=False)
+
+
+def test_a_lost_mask_does_not_make_its_case_normal(flat: Folders) -> None:
+    _benchmark(flat, Row("a", "one", "blur"), Row("n", "one", "normal"), Row("gone", "one", "normal"))
+    for name in "an":
+        flat.predict(name, 0.5)
+    with pytest.raises(UserError, match="2 faults") as caught:
+        _evaluate(flat)
+    assert "calls the case a blur, but it has no mask" in str(caught.value)
+    assert "gone.nii.gz is missing" in str(caught.value)
+
+
+def test_labels_named_by_a_dot(flat: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat.draw("a")
+    flat.predict("a", 0.5)
+    flat.predict("n", 0.1)
+    expected = _evaluate(flat)
+    monkeypatch.chdir(flat.labels)
+    assert evaluate(flat.predictions, Path(), progress=False).cases == expected.cases
+    assert evaluate(flat.predictions, Path("../labelsTs"), progress=False).cases == expected.cases

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from nnood.errors import UserError
 from nnood.evaluation.benchmark.kinds import KINDS
 from nnood.evaluation.benchmark.table import Row
 from nnood.evaluation.evaluate import Evaluator, ScoredCase, spread_thresholds
@@ -285,12 +286,11 @@ def test_a_case_on_the_edge_between_two_sizes_counts_once() -> None:
     ]
 
 
-def test_a_case_that_is_normal_in_spite_of_its_kind() -> None:
+def test_a_case_that_is_normal_in_spite_of_its_kind_is_refused() -> None:
     cases = {f"a{seed}": _case(seed, PLACED[0]) for seed in range(3)}
     cases["a1"] = Case(cases["a1"].scores, np.zeros(SHAPE, dtype=bool), PLACED[0])
-    result = _evaluate({**cases, "n": _case(9, NORMAL)})
-    assert (result.normal_cases, result.anomalous_cases) == (2, 2)
-    assert _group(result, PLACED[0]).cases == 2
+    with pytest.raises(UserError, match=f"a1 marks no anomaly but .* calls the case {PLACED[0]}"):
+        _evaluate({**cases, "n": _case(9, NORMAL)})
 
 
 def test_no_sizes_of_few_or_equal_anomalies() -> None:
@@ -394,9 +394,21 @@ def test_a_threshold_that_many_scores_equal() -> None:
         assert _value(result.groups[0], "voxel_dice") == pytest.approx(expected), threshold
 
 
+def test_a_small_object_that_outshines_all_else_is_found() -> None:
+    """Thresholds from shares of voxels alone would all lie below it, where normal voxels are called too."""
+    rng = np.random.default_rng(0)
+    cases = {
+        name: Case((0.5 * rng.random((50, 50, 50))).astype(np.float32), np.zeros((50, 50, 50), bool)) for name in "ab"
+    }
+    cases["a"].scores[3, 3, 3:5] = 0.99
+    cases["a"].truth[3, 3, 3:5] = True
+    result = _evaluate(cases)
+    assert result.figures["voxel_ap"].value == result.figures["froc"].value == 1
+
+
 def test_thresholds_are_spread_over_the_shares_of_voxels() -> None:
     scores = np.random.default_rng(0).random(100_000)
-    thresholds = spread_thresholds(count_scores(scores, np.zeros(scores.shape, dtype=bool)))
+    thresholds = spread_thresholds(count_scores(scores, np.zeros(scores.shape, dtype=bool)), 10)
     shares = [(scores >= threshold).mean() for threshold in thresholds]
     assert shares == sorted(shares)
     assert shares[0] == 1e-5

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from nnood.evaluation import tally as tally_module
+from nnood.evaluation import rows as rows_module
 from nnood.evaluation.histogram import coarse_scores
 from nnood.evaluation.objects import FALSE_ALARM_RATES, Detections, detect, label_objects
 from nnood.evaluation.tally import CaseTally, Tallies, resample, tally_voxels
@@ -119,7 +119,7 @@ def test_a_weight_is_as_many_copies_of_the_case(tallies: list[CaseTally]) -> Non
 def test_many_resamples_are_taken_in_parts(tallies: list[CaseTally], monkeypatch: pytest.MonkeyPatch) -> None:
     weights = resample([str(number) for number in range(len(tallies))], 23)
     together = Tallies(tallies, 0.5).figures(weights)
-    monkeypatch.setattr(tally_module, "_CHUNK", 700)
+    monkeypatch.setattr(rows_module, "_CHUNK", 700)
     apart = Tallies(tallies, 0.5).figures(weights)
     for key, values in together.items():
         assert values.shape == (23,)
@@ -229,3 +229,17 @@ def test_resampling_merges_bins_with_little_loss() -> None:
     for row, alone in enumerate(tallies.figures(one[None]) for one in weights):
         for key, value in alone.items():
             np.testing.assert_allclose(together[key][row], value[0], atol=5e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("normal", [2, 10, 20, 45])
+def test_chance_of_the_sensitivity_by_drawing(normal: int) -> None:
+    rng = np.random.default_rng(0)
+    truth = [False] * normal + [True] * 30
+    drawn = []
+    for _ in range(400):
+        cases = [CaseTally(one, float(score), None) for one, score in zip(truth, rng.random(len(truth)), strict=True)]
+        tallies = Tallies(cases, None)
+        drawn.append(tallies.figures(np.ones((1, len(cases))))["sample_sensitivity"][0])
+    assert tallies.chance(np.ones(len(truth), dtype=bool))["sample_sensitivity"] == pytest.approx(
+        np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(len(drawn))
+    )

@@ -37,13 +37,14 @@ def as_it_is(subject: Subject, draw: Draw) -> Planted:
 
 
 def missing_slices(subject: Subject, draw: Draw) -> Planted:
-    """A block of slices across the object, set to each channel's lowest value."""
+    """A block of slices across the object, set to each channel's lowest value; dark air is no anomaly."""
     axis = subject.axes[0]
     extent = subject.foreground_box[axis]
     count = max(1, round(draw.rng.uniform(0.05, 0.2) * (extent.stop - extent.start)))
     start = int(draw.rng.integers(extent.start, max(extent.stop - count, extent.start) + 1))
     mask = np.zeros(subject.foreground.shape, dtype=bool)
     np.moveaxis(mask, axis, 0)[start : start + count] = True
+    mask &= subject.foreground if (mask & subject.foreground).any() else True
     lowest = subject.image.min(axis=(1, 2, 3), keepdims=True)
     values = np.broadcast_to(lowest, subject.image.shape)
     return finish(subject, values, mask, size_mm=count * subject.spacing[axis], strength=float(count))

@@ -43,7 +43,7 @@ class Job:
     """All cases to make of one source; read once, and only if something is left to do.
 
     Attributes:
-        source: Name of the source case.
+        source: Name of the source case; that of another data set begins with `foreign/`.
         files: Its images.
         channels: How many it must have.
         foreground: `whole`, `nonzero` or `otsu`.

@@ -24,7 +24,7 @@ TOY = "nnood's own version of the toy anomalies by which variational autoencoder
 OWN = "nnood's own"
 
 MOOD22_TASKS = ("mood22_hard", "mood22_smooth")
-BRIGHTNESS_TASKS = ("smooth_intensity", *MOOD22_TASKS, "random_shape", "lesion_shapes")
+BRIGHTNESS_TASKS = ("smooth_intensity", *MOOD22_TASKS, "random_shape", "lesion_shapes", "dag")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Kind:
 
     Attributes:
         summary: What it is, and what its strength means.
-        close_to: Training tasks that it resembles, so that tables can mark it.
+        close_to: Training tasks that make the same change to an image, in whatever shape, so that tables can mark it.
         source: Where it comes from.
         build: Makes one, from a normal case and a draw.
         whole_image: Whether it befalls the whole image; then the mask is all of it.
@@ -69,7 +69,7 @@ KINDS: dict[str, Kind] = {
     ),
     "reflection": Kind(
         "a ball mirrored at its central plane; strength: always 1",
-        (*MOOD22_TASKS, "dag"),
+        (),
         FPI,
         Local(ball, deformations.reflection),
     ),
@@ -129,14 +129,14 @@ KINDS: dict[str, Kind] = {
     ),
     "tumour": Kind(
         "a dark core in a bright, blurred ring; strength: half their difference, as share of the intensity range",
-        ("smooth_intensity", "lesion_shapes"),
+        (),
         TOY,
         Local(soft_ball, intensities.tumour),
     ),
     "lesions": Kind(
         "shapes of real lesions filled with darker or brighter, textured tissue; strength: one of 5 contrasts, "
         "as share of the intensity range, below 0 where darker",
-        ("lesion_shapes", "smooth_intensity", *MOOD22_TASKS),
+        ("lesion_shapes",),
         OWN,
         Local(lesion, intensities.lesion_tissue),
         needs=MASKS,

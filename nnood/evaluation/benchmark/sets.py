@@ -159,9 +159,8 @@ def _jobs(
     for (is_foreign, source), made in orders.items():
         files = tuple((foreigners if is_foreign else cases)[source])
         method = "whole" if is_foreign else base.foreground
-        jobs[f"{'foreign ' if is_foreign else ''}{source}"] = replace(
-            base, source=source, files=files, foreground=method, orders=tuple(made)
-        )
+        name = f"foreign/{source}" if is_foreign else source
+        jobs[name] = replace(base, source=name, files=files, foreground=method, orders=tuple(made))
     return jobs
 
 

@@ -39,23 +39,36 @@ def held_out_cases(raw: Dataset, roots: Roots, fold: int | None) -> Cases:
     if not folder.is_dir() or not any(folder.iterdir()):
         raise UserError(f"{raw.name} has no test images (imagesTs) to make a benchmark of; {advice}.")
     cases = list_cases(folder, raw.channels)
-    anomalous = _anomalous_cases(raw.folder)
+    anomalous = _anomalous_cases(raw.folder, cases)
     normal = {case: files for case, files in cases.items() if case not in anomalous}
     if not normal:
         raise UserError(f"{folder} holds no normal case, going by the labels beside it; {advice}.")
     return normal
 
 
-def _anomalous_cases(folder: Path) -> set[str]:
-    """The test cases that are labelled anomalous, by a mask that is not empty or by the table."""
+def _anomalous_cases(folder: Path, cases: Cases) -> set[str]:
+    """The test cases that are labelled anomalous, by a mask that is not empty or by the table.
+
+    Raises:
+        UserError: If labels are broken or their names fit no case: an anomalous case must not pass for a normal one.
+    """
     masks, table = folder / "labelsTs", folder / "labelsTs.csv"
     found: set[str] = set()
     if not masks.is_dir() and not table.is_file():
         logger.info("%s has neither labelsTs nor labelsTs.csv; all of its test images are taken as normal.", folder)
-    if table.is_file():
-        found |= {case for case, anomalous in read_sample_labels(table).items() if anomalous}
     faults = []
+    if table.is_file():
+        listed = read_sample_labels(table)
+        unlisted = sorted(cases.keys() - listed.keys()) if not masks.is_dir() else []
+        faults += [f"{table} does not list the case {case}; add it." for case in unlisted]
+        faults += [f"{table} lists {case}, which imagesTs lacks; correct it." for case in sorted(listed.keys() - cases)]
+        found |= {case for case, anomalous in listed.items() if anomalous}
     for case, path in find_masks(masks).items() if masks.is_dir() else ():
+        if case not in cases:
+            faults.append(
+                f"{path} is the mask of no case in imagesTs; name it as the image, without a channel's number."
+            )
+            continue
         try:
             if read_image(path)[0].any():
                 found.add(case)

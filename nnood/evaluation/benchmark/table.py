@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         case: Name of the case.
-        source: Name of the case that it was made from.
+        source: Name of the case that it was made from; `foreign/NAME` if that is one of another data set.
         kind: A key of `KINDS`, or `normal`.
         close_to: Training tasks that the kind resembles.
         size_mm: Diameter of the anomaly; None for whole images and normal cases.

@@ -26,9 +26,14 @@ class Column:
     cells: list[Html]
 
 
-def case_table(cases: Sequence[ShownCase]) -> Html:
-    """The table of cases; a column that would be empty is left out."""
-    columns = [column for column in _columns(cases) if column is not None]
+def case_table(cases: Sequence[ShownCase], dimensions: int | None) -> Html:
+    """The table of cases; a column that would be empty is left out.
+
+    Args:
+        cases: In the order of the rows.
+        dimensions: 2 or 3, of the evaluated score maps; None if there are none.
+    """
+    columns = [column for column in _columns(cases, dimensions) if column is not None]
     header = [element("th", "Case", scope="col", data_key="name", data_type="text")]
     header += [
         element("th", column.title, scope="col", data_key=column.key, data_type="number" if column.numeric else "text")
@@ -43,7 +48,7 @@ def case_table(cases: Sequence[ShownCase]) -> Html:
     return table_box(element("table", inner, id="cases-table"), "cases", class_="tall")
 
 
-def _columns(cases: Sequence[ShownCase]) -> list[Column | None]:
+def _columns(cases: Sequence[ShownCase], dimensions: int | None) -> list[Column | None]:
     results = [case.result for case in cases]
     labelled = any(result is not None for result in results)
     kinds = ["" if result is None else result.kind for result in results]
@@ -55,7 +60,7 @@ def _columns(cases: Sequence[ShownCase]) -> list[Column | None]:
         _number_column("score", "Sample score", [case.sample_score for case in cases], 4),
         _number_column("voxel_ap", "Voxel AP", [_of(result, "voxel_ap") for result in results]),
         _number_column("voxel_best_dice", "Best Dice", [_of(result, "voxel_best_dice") for result in results]),
-        _size_column(cases),
+        _size_column(cases, flat=dimensions == 2),
         _number_column("surprise", "Surprise", [case.surprise for case in cases], 2),
     ]
     if not labelled:
@@ -87,11 +92,10 @@ def _undefined() -> Html:
     return number_cell(element("span", "–", title="undefined", class_="undefined"))  # noqa: RUF001
 
 
-def _size_column(cases: Sequence[ShownCase]) -> Column | None:
+def _size_column(cases: Sequence[ShownCase], *, flat: bool) -> Column | None:
     sizes = [case.result.size if case.result and case.result.anomalous else None for case in cases]
     if all(size is None for size in sizes):
         return None
-    flat = any(case.regions and len(case.regions[0].centre) == 2 for case in cases)
     cells = [
         _undefined() if size is None else number_cell(short(size) if flat else short(size / 1000), size)
         for size in sizes

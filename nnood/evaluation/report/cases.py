@@ -1,13 +1,12 @@
 """The cases of a report: in which order, with which picture, and what the viewer must know of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 from tqdm import tqdm
 
 from nnood.case_files import stem
@@ -32,11 +31,12 @@ class ShownCase:
         name: Of the case.
         sample_score: Predicted.
         result: What the evaluation says of it; None without labels.
-        surprise: In [0, 1]; None without labels.
+        surprise: Share of the other class that the case is on the wrong side of, in [0, 1]; None without labels.
         regions: The most suspicious ones.
         highest: Highest score of a voxel; None where the score map was not opened.
         picture: For the viewer; None where there was no room for one.
         places: Content of the picture's layout that depends on the regions.
+        space: What its millimetres are: a key of `SPACES`; None where the score map was not opened.
     """
 
     name: str
@@ -47,24 +47,40 @@ class ShownCase:
     highest: float | None = None
     picture: Packed | None = None
     places: dict[str, Any] = field(default_factory=dict)
+    space: str | None = None
 
 
 def order_cases(scores: Mapping[str, float], results: Mapping[str, CaseResult]) -> list[ShownCase]:
     """Sort cases by interest: the most surprising first; without labels, the most suspicious first.
 
-    A normal case with one of the highest sample scores is surprising, and so is an anomalous one with one of the
-    lowest: the surprise is the distance of the label, 0 or 1, from the rank of the score, from 0 to 1.
+    The surprise of an anomalous case is the share of normal cases that score at least as high, that of a normal case
+    the share of anomalous ones that score at most as high; equal scores count half. Of cases that are as surprising,
+    those whose score is farther from the label, 0 or 1, come first.
     """
-    names = sorted(scores)
-    ranks = (rankdata([scores[name] for name in names]) - 1) / max(1, len(names) - 1) if names else []
-    if len(names) == 1:
-        ranks = [0.5]
-    cases = [
-        ShownCase(name, scores[name], result, None if result is None else abs(result.anomalous - float(rank)))
-        for name, rank in zip(names, ranks, strict=True)
-        for result in [results.get(name)]
-    ]
-    return sorted(cases, key=lambda case: (-1 if case.surprise is None else -case.surprise, -case.sample_score))
+    known = {name: results[name].anomalous for name in scores if name in results}
+    by_label = {label: np.sort([scores[name] for name in known if known[name] == label]) for label in (False, True)}
+    cases = []
+    for name, score in sorted(scores.items()):
+        surprise = None
+        if name in known:
+            surprise = _share_beyond(score, by_label[not known[name]], above=known[name])
+        cases.append(ShownCase(name, score, results.get(name), surprise))
+    return sorted(cases, key=_least_interest)
+
+
+def _share_beyond(score: float, others: np.ndarray, *, above: bool) -> float:
+    """Share of sorted scores that are above, or below, a score; equal ones count half. 0 if there are none."""
+    if not others.size:
+        return 0.0
+    below = (np.searchsorted(others, score, "left") + np.searchsorted(others, score, "right")) / (2 * others.size)
+    return float(1 - below if above else below)
+
+
+def _least_interest(case: ShownCase) -> tuple[float, float]:
+    """What the order of interest sorts by."""
+    if case.result is None or case.surprise is None:
+        return 1, -case.sample_score
+    return -case.surprise, case.sample_score - 1 if case.result.anomalous else -case.sample_score
 
 
 def find_case_files(
@@ -139,9 +155,16 @@ def _with_picture(case: ShownCase, files: CaseFiles, allowance: int) -> ShownCas
             "factors": picture.factors,
             "channels": _channel_names(files, volumes),
             "hidden": max(0, len(volumes.channels) - len(picture.layout["windows"])),
+            "space": volumes.space,
         }
-    highest = float(volumes.scores.max())
-    return ShownCase(case.name, case.sample_score, case.result, case.surprise, regions, highest, picture, places)
+    return replace(
+        case,
+        regions=regions,
+        highest=float(volumes.scores.max()),
+        picture=picture,
+        places=places,
+        space=volumes.space,
+    )
 
 
 def _channel_names(files: CaseFiles, volumes: Volumes) -> list[str] | None:

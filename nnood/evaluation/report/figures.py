@@ -1,6 +1,6 @@
 """The parts of a report with figures of all cases together, per kind and per size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nnood.evaluation.report.curves import draw_curves
 from nnood.evaluation.report.html import (
@@ -16,9 +16,11 @@ from nnood.evaluation.report.html import (
     table,
 )
 from nnood.evaluation.results import FIGURES, Evaluation, Figure, Group
+from nnood.evaluation.tables import GROUP_FIGURES
 
 HEADLINES = ("voxel_ap", "voxel_best_dice", "object_recall", "sample_ap", "sample_auroc")
-GROUP_FIGURES = ("voxel_ap", "voxel_best_dice", "object_recall", "sample_ap", "sample_auroc")
+OF_SAMPLES = "sample_"  # the keys of figures that a case has even if it is anomalous as a whole begin so
+NOTHING_TO_LOCALISE = "anomalous as a whole: nothing to localise"
 NEAR = "\N{ALMOST EQUAL TO}"
 
 
@@ -122,14 +124,15 @@ def describe_curves(evaluation: Evaluation, baselines: Mapping[str, Evaluation])
     return section("curves", "Curves", element("div", join(drawn), class_="curves")) if drawn else Html()
 
 
-def describe_groups(groups: Sequence[Group]) -> Html:
+def describe_groups(evaluation: Evaluation) -> Html:
     """The section with the figures per kind and per size; empty if there are no groups."""
+    groups = evaluation.groups
     parts: list[object] = []
     kinds = [group for group in groups if group.by == "kind"]
     others = list(dict.fromkeys(group.by for group in groups if group.by != "kind"))
     shown = [key for key in GROUP_FIGURES if any(_figure(group, key).value is not None for group in groups)]
     if kinds:
-        parts.append(_group_table("Kind of anomaly", kinds, shown))
+        parts.append(_group_table("Kind of anomaly", kinds, shown, _whole_kinds(evaluation)))
         if any(group.close_to for group in kinds):
             parts.append(
                 paragraph(
@@ -151,7 +154,17 @@ def _figure(group: Group, key: str) -> Figure:
     return group.figures.get(key, Figure(None))
 
 
-def _group_table(name: str, groups: Sequence[Group], shown: Sequence[str]) -> Html:
+def _whole_kinds(evaluation: Evaluation) -> set[str]:
+    """Kinds that befall the whole image: there are masks, but none of their cases has a size."""
+    if evaluation.dimensions is None:
+        return set()
+    anomalous = [case for case in evaluation.cases if case.anomalous]
+    return {case.kind for case in anomalous} - {case.kind for case in anomalous if case.size is not None}
+
+
+def _group_table(
+    name: str, groups: Sequence[Group], shown: Sequence[str], whole: Collection[str] = frozenset()
+) -> Html:
     rows = []
     for group in groups:
         title = html(group.name)
@@ -159,9 +172,15 @@ def _group_table(name: str, groups: Sequence[Group], shown: Sequence[str]) -> Ht
             near = f"close to the task {', '.join(group.close_to)}"
             sign = element("span", NEAR, class_="near", role="img", title=near, aria_label=near)
             title = Html(f"{title} {sign}")
-        cells = [_figure_cell(_figure(group, key)) for key in shown]
+        cells = [_group_cell(_figure(group, key), key, whole=group.name in whole) for key in shown]
         rows.append([title, number_cell(group.cases, group.cases), *cells])
     return table([name, "Cases", *(_capital(FIGURES[key]) for key in shown)], rows, class_="aligned")
+
+
+def _group_cell(figure: Figure, key: str, *, whole: bool) -> Html:
+    if whole and figure.value is None and not key.startswith(OF_SAMPLES):
+        return cell(element("span", "–", title=NOTHING_TO_LOCALISE, class_="undefined"))  # noqa: RUF001
+    return _figure_cell(figure)
 
 
 def _figure_cell(figure: Figure) -> Html:

@@ -6,7 +6,8 @@ from nnood.datasets import find_dataset_name
 from nnood.errors import UserError
 from nnood.evaluation.baselines import baselines_beside
 from nnood.evaluation.evaluate import evaluate
-from nnood.evaluation.folders import read_note
+from nnood.evaluation.folders import read_note, read_sample_scores
+from nnood.evaluation.report.image_folder import find_image_folder
 from nnood.evaluation.report.write import write_report
 from nnood.paths import Roots
 
@@ -30,7 +31,7 @@ def report(
         dataset: Id or name of the data set; what nnood_predict noted beside the predictions if None.
         predictions: Folder that nnood_predict wrote.
         labels: As for `nnood.evaluation.evaluate.evaluate`; without them the report is a reading list.
-        images: The predicted images; what nnood_predict noted if None.
+        images: Folder of the predicted images; what `find_image_folder` finds if None.
         threshold: Score from which a voxel is called anomalous, for the Dice at a threshold.
         baselines: Whether to show beside the figures what is reached without any training.
 
@@ -42,19 +43,19 @@ def report(
     """
     if output.is_dir():
         raise UserError(f"{output} is a folder; name the file to write, such as {output / 'report.html'}.")
-    if predictions is None and (labels is not None or baselines):
-        raise UserError("Labels and baselines need predictions to compare with; name their folder with -p.")
+    if predictions is None and (images is not None or labels is not None or baselines):
+        raise UserError("Images, labels and baselines need predictions to go with; name their folder with -p.")
     if labels is None and baselines:
         raise UserError("Baselines need labels to be judged by; name them with -l.")
     name = None if dataset is None else find_dataset_name(dataset, roots)
     evaluation, others = None, {}
     if predictions is not None:
-        note = read_note(predictions)
+        noted = read_note(predictions).get("dataset")
         # What was noted may be gone, or have been on another machine.
-        if name is None and (roots.results / str(note.get("dataset"))).is_dir():
-            name = note.get("dataset")
-        if images is None and Path(str(note.get("images"))).is_dir():
-            images = Path(note["images"])
+        if name is None and (roots.results / str(noted)).is_dir():
+            name = noted
+        names = read_sample_scores(predictions)
+        images = find_image_folder(predictions, names, images=images, labels=labels, roots=roots, dataset=name)
     if predictions is not None and labels is not None:
         evaluation = evaluate(predictions, labels, threshold=threshold)
         if baselines:

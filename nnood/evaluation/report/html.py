@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from nnood.evaluation.tables import UNDEFINED
 from nnood.safety import plain
-
-UNDEFINED = "undefined"
 
 
 class Html(str):

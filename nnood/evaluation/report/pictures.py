@@ -81,7 +81,10 @@ def coarser(factors: Sequence[int], shape: Sequence[int], spacing: Sequence[floa
     """
     present = [factor * step for factor, step in zip(factors, spacing, strict=True)]
     finest = min(step for step, factor, edge in zip(present, factors, shape, strict=True) if -(-edge // factor) > 1)
-    return tuple(factor + (step <= 1.01 * finest) for factor, step in zip(factors, present, strict=True))
+    return tuple(
+        factor + (step <= 1.01 * finest and edge > 1)
+        for factor, step, edge in zip(factors, present, shape, strict=True)
+    )
 
 
 def pack(volumes: Volumes, allowance: int) -> Packed | None:

@@ -19,9 +19,9 @@ from nnood.evaluation.report.html import (
     table,
 )
 from nnood.safety import read_json
+from nnood.training.checkpoints import FINAL
 from nnood.training.settings import SETTINGS_FILE
 
-FINISHED = "checkpoint_final.pth"
 INFERENCE_PLAN = "inference_plan.json"
 
 
@@ -71,7 +71,7 @@ def _read_folds(folder: Path) -> list[FoldRecord]:
             fold.name.removeprefix("fold_"),
             read_json(fold / SETTINGS_FILE),
             _read_if_there(fold / "validation" / "summary.json"),
-            (fold / FINISHED).is_file(),
+            (fold / FINAL).is_file(),
         )
         for fold in sorted(folder.glob("fold_*"))
         if (fold / SETTINGS_FILE).is_file()

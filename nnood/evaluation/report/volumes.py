@@ -1,6 +1,7 @@
 """What a report shows of a case: its files, read and checked, and how they are turned upright."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,19 @@ from typing import Any
 import numpy as np
 
 from nnood.errors import UserError
+from nnood.evaluation.evaluate import load_prediction
 from nnood.geometry import Geometry
-from nnood.images import read_channels, read_image
+from nnood.image_readers import MEDICAL_ENDINGS
+from nnood.images import image_ending, read_channels
+
+
+# What millimetres may be, and how a report says so.
+SPACES = {
+    "plane": "Millimetres are in the image's physical space, x along its rows and y along its columns.",
+    "patient": "Millimetres are in the image's physical space, x towards the patient's left, y towards the back and z "
+    "towards the head (LPS, as in ITK and DICOM).",
+    "image": "Positions are image coordinates in mm: the images do not say how the patient lies.",
+}
 
 
 @dataclass(frozen=True)
@@ -37,41 +49,45 @@ class Volumes:
         scores: In [0, 1].
         truth: True where anomalous; None if unknown or nothing is.
         geometry: Shared by all.
+        oriented: Whether the geometry says how the patient lies; that of an image without orientation is made up.
     """
 
     channels: list[np.ndarray]
     scores: np.ndarray
     truth: np.ndarray | None
     geometry: Geometry
+    oriented: bool = True
+
+    @property
+    def space(self) -> str:
+        """What its millimetres are, a key of `SPACES`."""
+        return "plane" if self.geometry.dimensions == 2 else "patient" if self.oriented else "image"
 
 
 def read_volumes(files: CaseFiles) -> Volumes:
     """Read one case.
 
     Raises:
-        UserError: If a file is broken, scores are not in [0, 1], or files differ in geometry.
+        UserError: If a file is broken, holds values out of range, or files differ in geometry.
     """
-    values, geometry = read_image(files.score_map)
-    if len(values) != 1 or values.min() < 0 or values.max() > 1:
-        raise UserError(f"{files.score_map}: Expected one channel of scores in [0, 1]; predict the case again.")
+    case = load_prediction(files.score_map, files.mask, sample_score=math.nan)  # which is not asked for here
     channels: list[np.ndarray] = []
     if files.images:
         channels, image_geometry = read_channels(files.images)
-        _refuse_other_grid(files.score_map, geometry, files.images[0], image_geometry)
-    truth = None
-    if files.mask is not None:
-        mask, mask_geometry = read_image(files.mask)
-        _refuse_other_grid(files.score_map, geometry, files.mask, mask_geometry)
-        truth = mask[0] != 0
-    return Volumes(channels, values[0], truth if truth is not None and truth.any() else None, geometry)
+        if not case.geometry.matches(image_geometry):
+            raise UserError(
+                f"{files.score_map}: Expected the geometry of {files.images[0]} ({image_geometry.describe()}), but got "
+                f"{case.geometry.describe()}; give the folder of the images that were predicted."
+            )
+    truth = case.truth if case.truth.any() else None
+    return Volumes(channels, case.score_map, truth, case.geometry, _is_oriented(files, case.geometry))
 
 
-def _refuse_other_grid(score_map: Path, geometry: Geometry, file: Path, other: Geometry) -> None:
-    if not geometry.matches(other):
-        raise UserError(
-            f"{score_map}: Expected the geometry of {file} ({other.describe()}), but got {geometry.describe()}; "
-            "give the folder of the images that were predicted."
-        )
+def _is_oriented(files: CaseFiles, geometry: Geometry) -> bool:
+    """Whether the image stores a direction; without an image, whether its score map has one that was not made up."""
+    if files.images:
+        return image_ending(files.images[0]) in MEDICAL_ENDINGS
+    return geometry != Geometry.from_spacing(geometry.size[::-1], (1.0,) * geometry.dimensions)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from nnood.evaluation.report.cases import (
 )
 from nnood.evaluation.report.figures import describe_curves, describe_figures, describe_groups, headline_cards
 from nnood.evaluation.report.html import Html, element, embedded_json, html, join, paragraph, section
+from nnood.evaluation.report.image_folder import find_image_folder
 from nnood.evaluation.report.pictures import MAX_CHANNELS, WINDOW
 from nnood.evaluation.report.training import describe_training
+from nnood.evaluation.report.volumes import SPACES
 from nnood.evaluation.results import Evaluation
 from nnood.paths import Roots
 from nnood.safety import write_text
@@ -54,8 +56,8 @@ def write_report(
         roots: The three root folders; needed with `dataset`.
         dataset: Id or name of the data set whose training is described.
         predictions: Folder that nnood_predict wrote; its cases are shown in the viewer.
-        images: Folder of the predicted images. If None, `imagesTs` beside the labels, then that of the data set;
-            without any, score maps are shown on black.
+        images: Folder of the predicted images. If None, what `find_image_folder` finds; without any, score maps are
+            shown on black.
         labels: Folder of masks, drawn in the viewer; a file of sample labels has nothing to draw.
         evaluation: Of these predictions; without it, the report is a reading list.
         baselines: Name to evaluation of other predictions of the same cases.
@@ -74,12 +76,19 @@ def write_report(
     if predictions is None and evaluation is None and not training:
         what = f"{name} has no trained fold" if name else "neither a data set nor predictions were given"
         raise UserError(f"There is nothing to report: {what}; train with nnood_train or give a folder of predictions.")
-    cases = _gather(predictions, _image_folder(images, labels, roots, name), labels, evaluation, budget, progress)
+    cases = _order(predictions, evaluation)
+    if predictions is not None:
+        images = find_image_folder(
+            predictions, [case.name for case in cases], images=images, labels=labels, roots=roots, dataset=name
+        )
+        masks = labels if labels is not None and labels.is_dir() else None
+        found = find_case_files(predictions, [case.name for case in cases], images, masks)
+        cases = add_pictures(cases, found, budget, progress=progress)
     parts = [
         training,
         describe_figures(evaluation, baselines) if evaluation else Html(),
         describe_curves(evaluation, baselines) if evaluation else Html(),
-        describe_groups(evaluation.groups) if evaluation else Html(),
+        describe_groups(evaluation) if evaluation else Html(),
         _describe_cases(cases, evaluation, pictured=predictions is not None) if cases else Html(),
     ]
     headline = title or (name if name is not None else predictions.resolve().name if predictions else "Evaluation")
@@ -102,32 +111,10 @@ def _asset(name: str) -> str:
     return (files("nnood.evaluation.report") / "page" / name).read_text(encoding="utf-8")
 
 
-def _image_folder(images: Path | None, labels: Path | None, roots: Roots | None, name: str | None) -> Path | None:
-    """The folder of images: the user's, or the first that exists of those where they usually are."""
-    if images is not None:
-        if not images.is_dir():
-            raise UserError(f"{images} is not a folder; give the folder that holds the predicted images.")
-        return images
-    candidates = [labels.absolute().parent / "imagesTs"] if labels else []
-    candidates += [roots.raw / name / "imagesTs"] if roots and name else []
-    return next((folder for folder in candidates if folder.is_dir()), None)
-
-
-def _gather(
-    predictions: Path | None,
-    images: Path | None,
-    labels: Path | None,
-    evaluation: Evaluation | None,
-    budget: int,
-    progress: bool,
-) -> list[ShownCase]:
+def _order(predictions: Path | None, evaluation: Evaluation | None) -> list[ShownCase]:
     results = {case.name: case for case in evaluation.cases} if evaluation else {}
-    if predictions is None:
-        return order_cases({name: case.sample_score for name, case in results.items()}, results)
-    cases = order_cases(read_sample_scores(predictions), results)
-    masks = labels if labels is not None and labels.is_dir() else None
-    found = find_case_files(predictions, [case.name for case in cases], images, masks)
-    return add_pictures(cases, found, budget, progress=progress)
+    scores = {name: case.sample_score for name, case in results.items()}
+    return order_cases(scores if predictions is None else read_sample_scores(predictions), results)
 
 
 def _threshold(evaluation: Evaluation | None) -> float | None:
@@ -139,7 +126,8 @@ def _threshold(evaluation: Evaluation | None) -> float | None:
 def _facts(name: str | None, predictions: Path | None, cases: Sequence[ShownCase]) -> Html:
     facts = [
         f"data set {name}" if name else "",
-        f"predictions {predictions}" if predictions else "",
+        # Of the path, the name only: a report is passed on.
+        f"predictions {predictions.resolve().name}" if predictions else "",
         f"{len(cases)} case{'s' if len(cases) != 1 else ''}" if cases else "",
         f"{datetime.now().astimezone():%d %B %Y, %H:%M}",
         f"nnood {__version__}",
@@ -165,8 +153,9 @@ def _links(parts: Sequence[Html]) -> Html:
 def _describe_cases(cases: Sequence[ShownCase], evaluation: Evaluation | None, *, pictured: bool) -> Html:
     if evaluation is not None:
         text = (
-            "A case is surprising if it is normal and its sample score ranks high, or anomalous and it ranks low. "
-            "Click on a heading to sort, on a case to see it."
+            "Surprise is the share of the other class that a case is on the wrong side of: of an anomalous case, the "
+            "normal ones that score at least as high; of a normal one, the anomalous ones that score at most as high "
+            "(equal scores count half). Click on a heading to sort, on a case to see it."
         )
     else:
         text = (
@@ -180,7 +169,8 @@ def _describe_cases(cases: Sequence[ShownCase], evaluation: Evaluation | None, *
     label = element("label", Html('Filter <input type="search" id="filter" autocomplete="off">'))
     found = element("span", "", id="found", role="status")
     tools = element("div", join((element("div", join(orders), class_="orders"), label, found)), class_="tools")
-    parts = [section("cases", "Cases" if evaluation else "Reading list", paragraph(text), tools, case_table(cases))]
+    table = case_table(cases, evaluation.dimensions if evaluation else None)
+    parts = [section("cases", "Cases" if evaluation else "Reading list", paragraph(text), tools, table)]
     if any(case.picture for case in cases):
         parts.append(section("viewer", "Viewer", Html(_asset("viewer.html")), _caveats(cases)))
     elif pictured:
@@ -190,12 +180,8 @@ def _describe_cases(cases: Sequence[ShownCase], evaluation: Evaluation | None, *
 
 def _convention(cases: Sequence[ShownCase]) -> str:
     """Which millimetres are meant."""
-    if all(len(region.centre) == 2 for case in cases for region in case.regions):
-        return "Millimetres are in the image's physical space, x along its rows and y along its columns."
-    return (
-        "Millimetres are in the image's physical space, x towards the patient's left, y towards the back and z "
-        "towards the head (LPS, as in ITK and DICOM)."
-    )
+    spaces = {case.space for case in cases if case.space}
+    return SPACES[spaces.pop() if len(spaces) == 1 else "image"]
 
 
 def _orders(cases: Sequence[ShownCase], *, labelled: bool) -> dict[str, str]:

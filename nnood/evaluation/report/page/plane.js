@@ -86,6 +86,9 @@ class Plane {
   }
 
   point(event) {
+    if (!this.viewer.volume) {
+      return;
+    }
     const bounds = this.canvas.getBoundingClientRect();
     const scale = this.canvas.width / bounds.width;
     const place = [(event.clientX - bounds.left) * scale, (event.clientY - bounds.top) * scale];
@@ -218,7 +221,7 @@ class Plane {
   }
 
   drawMarks(context) {
-    if (this.volume.isFlat) {
+    if (this.volume.entry.space !== "patient") {
       return;
     }
     const { width, height } = this.canvas;

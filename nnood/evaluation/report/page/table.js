@@ -4,6 +4,7 @@ class CaseTable {
   constructor(table, open) {
     this.table = table;
     this.body = table.tBodies[0];
+    this.rows = [...this.body.rows]; // by interest
     this.headers = [...table.tHead.rows[0].cells];
     this.headers.forEach((header, column) => {
       const button = document.createElement("button");
@@ -38,6 +39,7 @@ class CaseTable {
     const [key, direction] = button.dataset.order.split("-");
     const column = this.headers.findIndex((header) => header.dataset.key === key);
     if (column >= 0) {
+      this.body.append(...this.rows); // so that equal ones are in the order of interest
       this.sort(column, direction);
     }
   }

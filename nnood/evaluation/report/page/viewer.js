@@ -25,12 +25,17 @@ class Viewer {
     this.asked = number;
     const entry = this.data.cases[number];
     if (this.number !== number) {
-      const volume = await Volume.decode(entry, byId(`picture-${number}`).textContent);
+      const decoding = Volume.decode(entry, byId(`picture-${number}`).textContent);
+      const [volume, error] = await decoding.then((decoded) => [decoded, null], (reason) => [null, reason]);
       if (this.asked !== number) {
         return;
       }
-      this.number = number;
       this.volume = volume;
+      this.number = volume ? number : null;
+      this.tell(entry, error);
+      if (!volume) {
+        return;
+      }
       this.describe(entry);
       this.fit();
       this.at = volume.start();
@@ -41,8 +46,16 @@ class Viewer {
     this.change();
   }
 
-  describe(entry) {
+  // Show the planes, or why they cannot be shown.
+  tell(entry, error) {
     byId("case-name").textContent = entry.name;
+    byId("case-facts").textContent = "";
+    byId("trouble").textContent = error ? `The picture of this case cannot be shown: ${error.message}` : "";
+    byId("trouble").hidden = !error;
+    byId("stage").hidden = Boolean(error);
+  }
+
+  describe(entry) {
     const words = [entry.label, entry.kind === entry.label ? "" : entry.kind, `sample score ${entry.score.toFixed(4)}`];
     if (entry.factors.some((factor) => factor > 1)) {
       words.push(`shown on a grid ${entry.factors.join(" \u00d7 ")} times coarser`);
@@ -92,6 +105,9 @@ class Viewer {
   }
 
   move(at) {
+    if (!this.volume) {
+      return;
+    }
     this.at = at.map((value, axis) => Math.min(Math.max(value, 0), this.volume.size[axis] - 1));
     this.draw();
   }
@@ -109,6 +125,9 @@ class Viewer {
       crosshair: isOn("crosshair"),
       smooth: isOn("smooth"),
     };
+    if (!this.volume) {
+      return;
+    }
     const share = this.volume.entry.top / this.data.top;
     this.colours = Array.from({ length: 256 }, (_, byte) => colour((byte / 255) * share));
     // Half a step of tolerance, for a score that lay on the threshold before it was rounded.
