@@ -12,14 +12,19 @@ import pytest
 from PIL import Image
 
 from nnood.errors import UserError
-from nnood.evaluation.report.cases import order_cases
+from nnood.evaluation.evaluate import evaluate
+from nnood.evaluation.report.cases import ShownCase, order_cases
 from nnood.evaluation.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_curves
+from nnood.evaluation.report.figures import describe_groups
+from nnood.evaluation.report.from_folders import report
 from nnood.evaluation.report.html import embedded_json
+from nnood.evaluation.report.image_folder import find_image_folder
 from nnood.evaluation.report.pictures import coarser, mean_by, pack, reduce_by
 from nnood.evaluation.report.regions import find_regions
 from nnood.evaluation.report.volumes import Upright, Volumes, places
 from nnood.evaluation.report.write import write_report
 from nnood.evaluation.results import FIGURES, NORMAL, CaseResult, Evaluation, Figure, Group
+from nnood.evaluation.tables import UNDEFINED
 from nnood.geometry import Geometry
 from nnood.images import write_image
 from nnood.paths import Roots
@@ -230,6 +235,7 @@ def test_finest_axes_are_reduced_first() -> None:
         steps.append(coarser(steps[-1], (20, 100, 100), spacing))
     assert steps == [(1, 1, 1), (1, 2, 2), (1, 3, 3), (2, 4, 4)]
     assert coarser((1, 100), (50, 100), (1.0, 0.001)) == (2, 101)  # an axis of one block is not asked again
+    assert coarser((1, 1, 1), (1, 64, 64), (1.0, 1.0, 1.0)) == (1, 2, 2)
 
 
 def test_big_cases_become_coarser_until_they_fit(folders: Folders) -> None:
@@ -336,13 +342,46 @@ def test_regions_are_three_at_most_and_touch_in_corners() -> None:
     assert find_regions(np.zeros((3, 3)), Geometry.from_spacing((3, 3), (1.0, 1.0))) == []
 
 
+def _ordered(scores: dict[str, float], labels: dict[str, bool]) -> list[ShownCase]:
+    return order_cases(scores, {case.name: case for case in _evaluation(labels, scores).cases})
+
+
 def test_most_surprising_cases_come_first() -> None:
     scores = {"a": 0.9, "b": 0.1, "c": 0.5, "d": 0.6, "e": 0.2}
     labels = {"a": False, "b": True, "c": False, "d": True, "e": False}
-    cases = order_cases(scores, {case.name: case for case in _evaluation(labels, scores).cases})
-    assert [case.name for case in cases] == ["a", "b", "c", "d", "e"]
-    assert [case.surprise for case in cases] == pytest.approx([1, 1, 0.5, 0.25, 0.25])
+    cases = _ordered(scores, labels)
+    assert [case.name for case in cases] == ["a", "b", "c", "e", "d"]
+    assert [case.surprise for case in cases] == pytest.approx([1, 1, 1 / 2, 1 / 2, 1 / 3])
     assert [case.name for case in order_cases(scores, {})] == ["a", "d", "c", "e", "b"]
+
+
+def test_surprise_is_the_share_of_pairs_in_the_wrong_order() -> None:
+    rng = np.random.default_rng(0)
+    labels = {f"c{number}": number % 3 == 0 for number in range(40)}
+    scores = {name: float(rng.integers(0, 8)) / 8 for name in labels}
+    for case in _ordered(scores, labels):
+        sign = 1 if labels[case.name] else -1
+        others = [sign * scores[name] for name in labels if labels[name] != labels[case.name]]
+        own = sign * case.sample_score
+        assert case.surprise == pytest.approx(np.mean([(other > own) + 0.5 * (other == own) for other in others]))
+
+
+def test_separated_cases_are_no_surprise_however_many_there_are() -> None:
+    normal = {f"n{number:03d}": 0.1 + 0.3 * number / 19 for number in range(20)}
+    anomalous = {f"a{number:03d}": 0.55 + 0.4 * number / 399 for number in range(400)}
+    scores = normal | anomalous
+    cases = _ordered(scores, {name: name in anomalous for name in scores})
+    assert {case.surprise for case in cases} == {0.0}
+    # Those nearest to the other class come first, of either label.
+    assert [case.name for case in cases if case.name in normal] == sorted(normal, reverse=True)
+    assert [case.name for case in cases if case.name in anomalous] == sorted(anomalous)
+    assert cases[0].name == "a000"
+    assert cases[-1].name in ("a399", "n000")
+
+
+def test_nothing_surprises_without_the_other_class() -> None:
+    cases = _ordered({"a": 0.2, "b": 0.9}, {"a": True, "b": True})
+    assert [(case.name, case.surprise) for case in cases] == [("a", 0), ("b", 0)]
 
 
 def test_froc_is_drawn_as_the_stairs_that_its_figures_are_read_from() -> None:
@@ -382,8 +421,49 @@ def test_other_geometry_is_refused_with_both_names(tmp_path: Path, folders: Fold
 def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to report"):
         _write(tmp_path / "r.html")
-    with pytest.raises(UserError, match="is not a folder"):
-        _write(tmp_path / "r.html", predictions=tmp_path, images=tmp_path / "none")
+    with pytest.raises(UserError, match="-p"):
+        report(tmp_path / "r.html", Roots.under(tmp_path), images=tmp_path)
+
+
+@pytest.mark.parametrize("images", ["none", "labelsTs"])
+def test_folder_of_the_user_without_any_image_is_refused(tmp_path: Path, folders: Folders, images: str) -> None:
+    folders.add("a", 0.9)
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / images))):
+        report(tmp_path / "r.html", Roots.under(tmp_path), predictions=folders.predictions, images=tmp_path / images)
+
+
+def test_first_likely_folder_with_an_image_is_taken(tmp_path: Path, folders: Folders) -> None:
+    folders.add("a", 0.9)
+    roots = Roots.under(tmp_path / "data")
+    names, labels, noted = ["a"], folders.labels, tmp_path / "noted"
+    of_dataset = roots.raw / "Dataset101_Heads" / "imagesTs"
+    of_dataset.mkdir(parents=True)
+    noted.mkdir()
+
+    def found(**others) -> Path | None:
+        return find_image_folder(folders.predictions, names, roots=roots, dataset="Dataset101_Heads", **others)
+
+    note = {"dataset": "Dataset101_Heads", "images": str(noted), "members": [], "tasks": []}
+    write_json(folders.predictions / "prediction.json", note)
+    assert found() is None
+    (of_dataset / "a_0000.nii.gz").touch()
+    assert found() == of_dataset
+    assert found(labels=labels) == folders.images
+    (noted / "b_0000.nii.gz").touch()  # of another case
+    assert found(labels=labels) == folders.images
+    (noted / "a_0000.nii.gz").touch()
+    assert found(labels=labels) == noted
+    assert found(labels=labels, images=of_dataset) == of_dataset
+
+
+@pytest.mark.parametrize("labels", [".", "deeper/..", "../labelsTs", "../labelsTs/"])
+def test_images_beside_labels_however_these_are_written(
+    folders: Folders, labels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders.add("a", 0.9)
+    (folders.labels / "deeper").mkdir()
+    monkeypatch.chdir(folders.labels)
+    assert find_image_folder(folders.predictions, ["a"], labels=Path(labels)) == folders.images
 
 
 def test_cases_without_images_are_shown_on_black(tmp_path: Path, folders: Folders) -> None:
@@ -393,6 +473,73 @@ def test_cases_without_images_are_shown_on_black(tmp_path: Path, folders: Folder
     text = _write(tmp_path / "r.html", predictions=folders.predictions, images=folders.images)
     assert "1 of 2 cases have no image" in text
     assert "No images were found" in _write(tmp_path / "r.html", predictions=folders.predictions)
+
+
+def test_path_of_the_predictions_stays_private(tmp_path: Path, folders: Folders) -> None:
+    folders.add("a", 0.9)
+    text = _write(tmp_path / "r.html", predictions=folders.predictions, images=folders.images, title="Heads")
+    assert "predictions scores" in Page(text).text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(("ending", "is_known"), [(".nii.gz", True), (".npy", False)])
+@pytest.mark.parametrize("with_image", [True, False])
+def test_patient_is_named_only_where_the_image_says_how_it_lies(
+    tmp_path: Path, folders: Folders, ending: str, is_known: bool, with_image: bool
+) -> None:
+    if not is_known:  # what such images are read and predicted with
+        folders.geometry = Geometry.from_spacing(SHAPE, (1.0, 1.0, 1.0))
+    scores = folders.add("a", 0.9)
+    (folders.images / "a_0000.nii.gz").unlink()
+    if with_image and is_known:
+        write_image(scores, folders.geometry, folders.images / "a_0000.nii.gz")
+    elif with_image:
+        np.save(folders.images / f"a_0000{ending}", scores)
+    images = folders.images if with_image else None
+    text = _write(tmp_path / "r.html", predictions=folders.predictions, images=images)
+    assert _data(text)["cases"][0]["space"] == ("patient" if is_known else "image")
+    assert ("LPS" in text) == is_known
+    assert ("image coordinates in mm" in text) == (not is_known)
+
+
+@pytest.mark.parametrize(("shape", "unit"), [((8, 8), "mm²"), ((1, 8, 8), "ml")])
+def test_unit_of_sizes_is_that_of_the_score_maps(tmp_path: Path, shape: tuple[int, ...], unit: str) -> None:
+    folders = Folders(tmp_path, shape)
+    folders.add("a", 0.0, anomalous=True)
+    write_image(np.zeros(shape, dtype=np.float32), folders.geometry, folders.predictions / "a.nii.gz")
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[..., 2:4] = 1
+    write_image(mask, folders.geometry, folders.labels / "a.nii.gz")
+    evaluation = evaluate(folders.predictions, folders.labels, rounds=0, progress=False)
+    text = _write(tmp_path / "r.html", predictions=folders.predictions, labels=folders.labels, evaluation=evaluation)
+    assert f"Size ({unit})" in text
+    assert ("x along its rows" in text) == (len(shape) == 2)
+
+
+def test_masks_are_checked_as_in_an_evaluation(tmp_path: Path, folders: Folders) -> None:
+    folders.add("a", 0.9)
+    write_image(np.full(SHAPE, 7, dtype=np.uint8), folders.geometry, folders.labels / "a.nii.gz")
+    with pytest.raises(UserError, match="0 and 1"):
+        _write(tmp_path / "r.html", predictions=folders.predictions, labels=folders.labels)
+
+
+def test_kinds_of_the_whole_image_have_nothing_to_localise() -> None:
+    cases = (
+        CaseResult("a", "blob", True, 0.5, 8.0, {}),
+        CaseResult("b", "foreign", True, 0.5, None, {}),
+        CaseResult("c", NORMAL, False, 0.5, 0.0, {}),
+    )
+    local = {"voxel_ap": Figure(0.5), "aupro": Figure(0.25), "object_recall": Figure(None), "sample_ap": Figure(0.75)}
+    whole = {"sample_ap": Figure(None)}
+    groups = (Group("kind", "blob", 1, (), local), Group("kind", "foreign", 1, (), whole))
+    text = describe_groups(Evaluation(1, 2, {}, groups, cases, dimensions=3))
+    assert "AUPRO" in text
+    blob, foreign = text.split("<tr>")[2:]
+    dash = 'title="anomalous as a whole: nothing to localise"'
+    assert (blob.count(dash), blob.count(UNDEFINED)) == (0, 0)
+    assert foreign.count(dash) == 2  # voxel AP and AUPRO
+    assert foreign.count(f">{UNDEFINED}<") == 1  # sample AP
+    assert dash not in describe_groups(Evaluation(1, 2, {}, groups, cases))  # with sample labels only
 
 
 def test_all_channels_are_packed(tmp_path: Path, folders: Folders) -> None:

@@ -288,6 +288,10 @@ def test_orders_and_filter(opened: Opened) -> None:
         button.click()
         assert opened.column("name")[0] == expected
         assert button.get_attribute("aria-pressed") == "true"
+    opened.page.locator("th[data-key=score] button").click()
+    opened.page.get_by_role("button", name="Most surprising", exact=True).click()
+    # Two are in front of all of the other class, two of half of it; of these, the more wrong score is first.
+    assert opened.column("name") == ["case_2", "case_9", "case_10", "case_1"]
     opened.page.locator("#filter").fill("BLOB case_1")
     assert opened.column("name") == ["case_10"]
     assert opened.page.locator("#found").text_content() == "1 of 4 cases"
@@ -318,6 +322,59 @@ def test_keyboard(opened: Opened) -> None:
     slider.press("ArrowRight")
     assert opened.readout("voxel").endswith(f", {after[2] + 1}")
     assert opened.page.locator("#case-name").text_content() == first
+
+
+def test_picture_that_cannot_be_decoded_is_told(
+    browser: "Browser", volumes: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    text = volumes[0].read_text(encoding="utf-8")
+    first = text.index("data:image/png", text.index('id="picture-0"'))
+    file = tmp_path / "damaged.html"
+    file.write_text(f"{text[: first + 60]}{text[text.index('</script>', first) :]}", encoding="utf-8")
+    opened = Opened(browser, file)
+    damaged, intact = opened.column("name")[:2]
+    trouble, stage = opened.page.locator("#trouble"), opened.page.locator("#stage")
+
+    def expect_trouble() -> None:
+        sync_api.expect(trouble).to_contain_text("cannot be shown")
+        assert opened.page.locator("#case-name").text_content() == damaged
+        assert not stage.is_visible()
+
+    expect_trouble()
+    for control in ("#threshold", "#opacity", "#black", ".plane input >> nth=0"):  # nothing is there to draw
+        opened.slide(control, 1)
+    opened.slide("#black", 0)
+    opened.open(intact)
+    assert not trouble.is_visible()
+    assert stage.is_visible()
+    assert opened.readout("score")
+    opened.open(damaged)
+    expect_trouble()
+    opened.open(intact)
+    assert stage.is_visible()
+    opened.close()
+
+
+def test_controls_may_move_before_the_first_picture(
+    browser: "Browser", volumes: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    text = volumes[0].read_text(encoding="utf-8")
+    # Right after the module's own code, before any picture can have been decoded.
+    early = """
+      for (const id of ["opacity", "threshold"]) {
+        byId(id).value = id === "opacity" ? 12 : 0.25;
+        byId(id).dispatchEvent(new Event("input"));
+      }
+      viewer.set(0, 1);
+      byId("planes").querySelector("canvas").dispatchEvent(new PointerEvent("pointermove", { buttons: 1 }));
+    """
+    file = tmp_path / "early.html"
+    end = text.rindex("</script>")
+    file.write_text(f"{text[:end]}{early}{text[end:]}", encoding="utf-8")
+    opened = Opened(browser, file)
+    assert opened.page.locator("#opacity-value").text_content() == "12 %"
+    assert opened.page.locator("#threshold-value").text_content() == "0.250"
+    opened.close()
 
 
 @pytest.mark.parametrize(("scheme", "other"), [("light", "dark"), ("dark", "light")])
@@ -365,6 +422,28 @@ def test_without_labels_it_is_a_reading_list(
     canvas.click(position={"x": 5, "y": 5})
     opened.page.locator("#regions button").first.click()
     assert opened.readout("voxel") in ("7, 3, 5", "7, 3, 6")
+    opened.close()
+
+
+def test_planes_of_an_image_without_orientation_bear_no_anatomy(browser: "Browser", tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(size=SHAPE).astype(np.float32)
+    (tmp_path / "scores").mkdir()
+    write_image(scores, Geometry.from_spacing(SHAPE, (1.0, 1.0, 1.0)), tmp_path / "scores" / "a.nii.gz")
+    (tmp_path / "scores" / "a.nii.gz.txt").write_text("0.5")
+    (tmp_path / "imagesTs").mkdir()
+    np.save(tmp_path / "imagesTs" / "a_0000.npy", scores)
+    file = write_report(
+        tmp_path / "r.html", predictions=tmp_path / "scores", images=tmp_path / "imagesTs", progress=False
+    )
+    # No letter is drawn: a script of the test's own counts them.
+    text = file.read_text(encoding="utf-8")
+    count = "CanvasRenderingContext2D.prototype.fillText = () => { document.title = 'letters'; };"
+    file.write_text(text.replace('<script type="module">', f'<script type="module">{count}'), encoding="utf-8")
+    opened = Opened(browser, file)
+    labels = opened.page.locator(".plane label span").all_text_contents()
+    assert [label.split()[:2] for label in labels] == [["Across", axis] for axis in "zyx"]
+    assert opened.page.title() != "letters"
     opened.close()
 
 

@@ -39,8 +39,8 @@ def find_image_folder(
             raise UserError(f"{images} is not a folder; give the folder that holds the predicted images.")
         if not _has_any(images, names):
             raise UserError(
-                f"{images}: Expected images of the cases in {predictions}, such as {min(names)}, but got none; give the "
-                "folder that holds the predicted images."
+                f"{images}: Expected images of the cases in {predictions}, such as {min(names)}, but got none; give "
+                "the folder that holds the predicted images."
             )
         return images
     noted = read_note(predictions).get("images")

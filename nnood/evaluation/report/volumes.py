@@ -15,7 +15,6 @@ from nnood.geometry import Geometry
 from nnood.image_readers import MEDICAL_ENDINGS
 from nnood.images import image_ending, read_channels
 
-
 # What millimetres may be, and how a report says so.
 SPACES = {
     "plane": "Millimetres are in the image's physical space, x along its rows and y along its columns.",

@@ -57,7 +57,7 @@ class Plane {
     this.element.hidden = volume.isFlat && this.fixed !== 2;
     this.label.hidden = volume.size[this.fixed] === 1;
     this.slider.max = volume.size[this.fixed] - 1;
-    this.title = volume.isFlat ? "Image" : this.name;
+    this.title = { plane: "Image", patient: this.name, image: `Across ${"xyz"[this.fixed]}` }[volume.entry.space];
     this.canvas.setAttribute("aria-label", `${this.title}; arrow keys move the crosshair`);
     this.canvas.style.aspectRatio = `${width} / ${height}`;
     for (const layer of this.layers) {
