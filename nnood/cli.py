@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -14,6 +15,7 @@ from pathlib import Path
 from nnood import __version__
 from nnood.errors import UserError
 from nnood.paths import Roots, get_roots
+from nnood.safety import TEMPORARY_PREFIX
 
 Run = Callable[[argparse.Namespace, Roots], None]
 
@@ -67,10 +69,14 @@ def _word(error: OSError) -> str:
         errno.EACCES: "it cannot be written or read; check the permissions or choose another folder.",
         errno.EPERM: "it cannot be written or read; check the permissions or choose another folder.",
         errno.EROFS: "the file system is read-only; choose another folder.",
+        errno.EISDIR: "a folder stands where a file is needed; choose another name.",
+        errno.ENOENT: "it cannot be made there; choose another folder.",
         errno.ENOTDIR: "a file stands where a folder is needed; choose another name.",
         errno.EEXIST: "a file stands where a folder is needed; choose another name.",
     }
-    where = f"{error.filename}: " if error.filename else ""
+    # Of an atomic write, the user knows the final name only.
+    named = re.sub(rf"{re.escape(TEMPORARY_PREFIX)}\d+-", "", str(error.filename)) if error.filename else ""
+    where = f"{named}: " if named else ""
     return where + advice.get(error.errno or 0, f"{error.strerror or error}.")
 
 
@@ -87,23 +93,29 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _positive_number(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
 def _score(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a score from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
     return value
 
 
@@ -352,7 +364,8 @@ def make_benchmark() -> None:
             processes=arguments.np,
         )
         print(f"Wrote {len(rows)} cases to {arguments.output}")
-        print(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}")
+        fold = "" if arguments.fold is None else f" -f {arguments.fold}"
+        print(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}{fold}")
 
     _execute(parser, run)
 
@@ -370,7 +383,9 @@ def evaluate() -> None:
     parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
     parser.add_argument("--mood", action="store_true", help="only the figures of the MOOD challenge's scorer")
     parser.add_argument(
-        "--baselines", action="store_true", help="also evaluate what random and intensity scores would reach"
+        "--baselines",
+        action="store_true",
+        help="also evaluate what needs no training: random scores, intensities and their z-scores",
     )
     parser.add_argument("-d", dest="dataset", help="data set of the normal images, for --baselines")
     parser.add_argument(
@@ -385,6 +400,8 @@ def evaluate() -> None:
         from nnood.safety import write_json
 
         predictions, labels = arguments.predictions, arguments.labels
+        if arguments.output is not None and arguments.output.is_dir():
+            raise UserError(f"{arguments.output} is a folder; name the file to write, such as evaluation.json.")
         if arguments.mood and (arguments.baselines or arguments.threshold is not None):
             raise UserError("--mood gives the challenge's figures only; leave out --baselines and --threshold.")
         if not arguments.baselines and (arguments.dataset or arguments.images):
@@ -432,7 +449,9 @@ def report() -> None:
     parser.add_argument("-o", dest="output", type=Path, required=True, help="the HTML file to write")
     parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
     parser.add_argument(
-        "--baselines", action="store_true", help="also evaluate what random and intensity scores would reach"
+        "--baselines",
+        action="store_true",
+        help="also evaluate what needs no training: random scores, intensities and their z-scores",
     )
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:

@@ -219,7 +219,10 @@ def baselines_beside(
     names = sorted(read_sample_scores(predictions))
     truth = find_truth(labels, predictions, names)
     beside = Path(os.path.abspath(labels)).parent  # noqa: PTH100, as in find_truth
-    normal = load_dataset(find_dataset_name(dataset or _dataset_beside(beside), roots), roots)
+    name = find_dataset_name(dataset or _dataset_beside(beside), roots)
+    if (beside / DESCRIPTION).is_file() and name != _dataset_beside(beside):
+        raise UserError(f"{beside} was made of {_dataset_beside(beside)}, not of {name}; leave out -d.")
+    normal = load_dataset(name, roots)
     folder = images or beside / "imagesTs"
     found = list_cases(folder, normal.channels)
     missing = [name for name in names if name not in found]
@@ -239,7 +242,7 @@ def baselines_beside(
 def _dataset_beside(folder: Path) -> str:
     note = folder / DESCRIPTION
     if note.is_file():
-        return str(read_json(note)["dataset"])
+        return str(read_json(note).get("dataset"))
     if DATASET_NAME.match(folder.name):
         return folder.name
     raise UserError(f"{folder} does not say which data set its images are of; name it with -d.")

@@ -44,8 +44,8 @@ def read_note(folder: Path) -> dict[str, Any]:
     """What nnood_predict noted beside its predictions; empty where predictions come from elsewhere.
 
     Returns:
-        `dataset` (its name), `images` (the folder), `members` (their checkpoints), `tasks` (those they trained on; None
-        if unknown).
+        `dataset` (its name), `images` (the folder), `cases` (all that there are to predict), `members` (their
+        checkpoints), `tasks` (those they trained on; None if unknown).
 
     Raises:
         UserError: If the note is no JSON or lacks something.
@@ -54,7 +54,7 @@ def read_note(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     note = read_json(file)
-    if not isinstance(note, dict) or not {"dataset", "images", "members", "tasks"} <= set(note):
+    if not isinstance(note, dict) or not {"dataset", "images", "members", "tasks", "cases"} <= set(note):
         raise UserError(f"{file} lacks what nnood_predict writes into it; predict again or delete the file.")
     return note
 
@@ -86,10 +86,13 @@ def read_sample_labels(table: Path) -> dict[str, bool]:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{table} is no CSV file ({error}); give a folder of masks or a CSV file.") from error
+        raise UserError(
+            f"{table} is no CSV file in UTF-8 ({error}); save it as one, or give a folder of masks."
+        ) from error
     if not rows or rows[0] != ["case", "label"]:
         raise UserError(
-            f"{table}: Expected the header case,label, but got {','.join(rows[0]) if rows else 'nothing'!r}."
+            f"{table}: Expected the header case,label, but got {','.join(rows[0]) if rows else ''!r}; correct it, "
+            "or give a folder of masks."
         )
     for line, row in enumerate(rows[1:], start=2):
         if not any(row):

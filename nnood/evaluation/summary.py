@@ -28,6 +28,7 @@ LEVEL = 95
 GROUP_ROUNDS = 0.2
 SIZES = ("small", "medium", "large")
 MAX_FALSE_ALARMS = 10.0
+FEW_SUBJECTS = 10
 
 
 def case_figures(counts: Counts, tally: VoxelTally, threshold: float | None) -> dict[str, float | None]:
@@ -89,7 +90,7 @@ def summarise(
         dimensions=arranged.dimensions,
         threshold=threshold,
         best_threshold=best,
-        notes=tuple(_notes(list(tallies.values()), truth, names)),
+        notes=tuple(_notes(list(tallies.values()), truth, names) + _notes_on_intervals(units, rounds)),
     )
 
 
@@ -198,6 +199,15 @@ def _curves(
         points = zip(false_alarms[0][order].tolist(), most.tolist(), strict=True)
         curves["froc"] = [point for point in points if point[0] <= MAX_FALSE_ALARMS]
     return {key: tuple(points) for key, points in curves.items()}
+
+
+def _notes_on_intervals(units: Sequence[str], rounds: int) -> list[str]:
+    subjects = len(set(units))
+    if not rounds or subjects >= FEW_SUBJECTS:
+        return []
+    if subjects == 1:
+        return ["There are no intervals: all cases are of one subject."]
+    return [f"Intervals are of {subjects} subjects only, so hardly reliable."]
 
 
 def _notes(tallies: Sequence[CaseTally], truth: Truth, names: Sequence[str]) -> list[str]:

@@ -55,7 +55,10 @@ def format_comparison(results: Mapping[str, Evaluation]) -> str:
 def format_mood(figures: MoodFigures) -> str:
     """The MOOD challenge's figures, in full."""
     shown = [UNDEFINED if value is None else f"{value:.6f}" for value in (figures.pixel, figures.sample)]
-    return f"MOOD pixel-level AP {shown[0]}, sample-level AP {shown[1]}"
+    reason = f"\n{UNDEFINED.capitalize()}: there is nothing anomalous in these labels at that level." * (
+        UNDEFINED in shown
+    )
+    return f"MOOD pixel-level AP {shown[0]}, sample-level AP {shown[1]}{reason}"
 
 
 def figure(value: float | None) -> str:

@@ -78,7 +78,13 @@ def find_truth(labels: Path, predictions: Path, predicted: Collection[str]) -> T
     images = beside / "imagesTs"
     there = find_images(images, predicted) | masks
     kinds = beside / "benchmark.csv"
+    if (beside / "benchmark.json").is_file() and not kinds.is_file():
+        raise UserError(f"{beside} is an unfinished benchmark set; start nnood_make_benchmark again.")
     rows = read_benchmark(kinds) if kinds.is_file() else {}
+    if not masks and not rows and not images.is_dir():
+        raise UserError(
+            f"{labels} holds no masks; give the folder of masks or, if all cases are normal, a CSV file of case,label."
+        )
     wanted = dict.fromkeys(rows, kinds) | there
     faults = compare_names(predictions, predicted, wanted, whole=images if images.is_dir() else None)
     if rows:

@@ -11,13 +11,13 @@ from tqdm import tqdm
 from nnood.case_files import list_cases
 from nnood.datasets import DATASET_NAME, find_dataset_name
 from nnood.errors import UserError, one_error
-from nnood.evaluation.folders import NOTE
+from nnood.evaluation.folders import NOTE, read_note
 from nnood.geometry import Geometry
 from nnood.images import read_case
 from nnood.inference.export import prediction_files, write_prediction
 from nnood.inference.predictor import Model, ScorePredictor
 from nnood.paths import Roots
-from nnood.safety import read_json, read_receipt, remove_leftovers, sha256, write_json, write_receipt
+from nnood.safety import plain, read_json, read_receipt, remove_leftovers, sha256, write_json, write_receipt
 from nnood.training.checkpoints import BEST
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 from nnood.training.train import member_folder
@@ -103,7 +103,7 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     remove_leftovers(output / RECEIPTS)
-    write_json(output / NOTE, _describe(inputs, model))
+    _write_note(output, {**_describe(inputs, model), "cases": sorted(cases)})
     scores: dict[str, float] = {}
     faults: list[str] = []
     predictor = None
@@ -125,6 +125,24 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
         write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": scores[name]})
     one_error(faults)
     return scores
+
+
+def _write_note(output: Path, note: dict[str, Any]) -> None:
+    """Note what is predicted with what, in a folder that holds nothing else.
+
+    Raises:
+        UserError: If there are predictions of other networks that this run does not replace.
+    """
+    note = plain(note)
+    before = read_note(output)
+    if before == note:
+        return
+    others = sorted(set(before.get("cases", ())) - set(note["cases"]))
+    if others and before["members"] != note["members"]:
+        raise UserError(
+            f"{output} holds {others[0]} and more, predicted by other networks; choose another folder (-o)."
+        )
+    write_json(output / NOTE, note)
 
 
 def _describe(inputs: Path, model: Model) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from nnood.evaluation.baselines import (
     score_by_intensity,
     score_by_value,
 )
+from nnood.evaluation.benchmark.table import Row, write_benchmark
 from nnood.geometry import Geometry
 from nnood.images import read_case, write_image
 from nnood.paths import Roots
@@ -225,9 +226,17 @@ def test_with_labels_elsewhere(demo: Path) -> None:
         baselines_beside(demo / "predictions", labels, _roots(demo), dataset="5")
     expected = baselines_beside(demo / "predictions", labels, _roots(demo), dataset="321", images=raw / "imagesTs")
     assert expected["intensity"].figures["voxel_ap"].value is not None
-    write_json(demo / "elsewhere" / "benchmark.json", {"dataset": NAME})
     shutil.copytree(raw / "imagesTs", demo / "elsewhere" / "imagesTs")
-    assert baselines_beside(demo / "predictions", labels, _roots(demo)) == expected
+    write_json(demo / "elsewhere" / "benchmark.json", {"dataset": NAME})
+    with pytest.raises(UserError, match="unfinished benchmark set"):
+        baselines_beside(demo / "predictions", labels, _roots(demo))
+    kinds = {name.name.removesuffix(".nii.gz"): "blur" for name in labels.iterdir()}
+    names = sorted(path.name.removesuffix("_0000.nii.gz") for path in (raw / "imagesTs").iterdir())
+    write_benchmark(demo / "elsewhere" / "benchmark.csv", [Row(n, n, kinds.get(n, "normal")) for n in names])
+    again = baselines_beside(demo / "predictions", labels, _roots(demo))
+    assert {name: found.figures for name, found in again.items()} == {
+        name: found.figures for name, found in expected.items()
+    }
 
 
 def test_a_case_without_image(demo: Path) -> None:

@@ -355,7 +355,7 @@ def test_wrong_choices(roots: Roots, masks: Path, tmp_path: Path, caplog: pytest
         make_benchmark("902", roots, output, foreign="903")
     with pytest.raises(UserError, match="There is no data set '77'"):
         make_benchmark("77", roots, output)
-    with pytest.raises(UserError, match="Expected per_kind >= 1 and seed >= 0, but got 0 and 0"):
+    with pytest.raises(UserError, match="The number of cases per kind is 0; expected 1 or more"):
         make_benchmark("901", roots, output, per_kind=0)
     with pytest.raises(UserError, match="is not a folder"):
         make_benchmark("901", roots, output, masks=tmp_path / "nowhere")

@@ -253,7 +253,8 @@ def test_kinds_are_close_to_tasks_that_the_networks_trained_on(
     for name in "an":
         flat.predict(name, 0.5)
     write_json(
-        flat.predictions / "prediction.json", {"dataset": "Dataset001_X", "images": "x", "members": [], "tasks": tasks}
+        flat.predictions / "prediction.json",
+        {"dataset": "Dataset001_X", "images": "x", "members": [], "tasks": tasks, "cases": ["a", "n"]},
     )
     assert _evaluate(flat).groups[0].close_to == expected
 
@@ -379,6 +380,7 @@ def test_same_shape_elsewhere_in_space_is_an_error(tmp_path: Path, change: dict)
 
 
 def test_bad_score_maps_are_reported_together(folders: Folders) -> None:
+    folders.draw("fine")
     for name, bad in (("a", 1.0001), ("b", 1.5), ("c", -0.1), ("fine", 0.1)):
         scores = np.full(folders.shape, 0.5, dtype=np.float32)
         scores.flat[3] = bad
@@ -393,6 +395,7 @@ def test_bad_score_maps_are_reported_together(folders: Folders) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_score_map_that_is_not_finite(folders: Folders, bad: float) -> None:
     scores = np.full(folders.shape, 0.5, dtype=np.float32)
+    folders.draw("a")
     folders.predict("a", 0.5, scores)
     scores.flat[3] = bad
     sitk.WriteImage(sitk.GetImageFromArray(scores), str(folders.predictions / "a.nii.gz"))
@@ -461,3 +464,11 @@ def test_labels_named_by_a_dot(flat: Folders, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(flat.labels)
     assert evaluate(flat.predictions, Path(), progress=False).cases == expected.cases
     assert evaluate(flat.predictions, Path("../labelsTs"), progress=False).cases == expected.cases
+
+
+def test_a_folder_without_masks_does_not_pass_for_all_normal(flat: Folders) -> None:
+    flat.predict("a", 0.5)
+    with pytest.raises(UserError, match="labelsTs holds no masks"):
+        _evaluate(flat)
+    flat.show("a.nii.gz")  # the layout of a test set says that its only case is normal
+    assert _evaluate(flat).normal_cases == 1

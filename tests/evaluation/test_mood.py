@@ -100,7 +100,7 @@ def test_sample_scores_beyond_the_range_are_tied(tmp_path: Path) -> None:
 
 
 def test_nothing_anomalous_is_undefined(tmp_path: Path) -> None:
-    _write(tmp_path, "a", np.zeros((4, 4), dtype=np.float32), 0.5, None)
+    _write(tmp_path, "a", np.zeros((4, 4), dtype=np.float32), 0.5, np.zeros((4, 4), dtype=bool))
     found = evaluate_mood(tmp_path / "predictions", tmp_path / "labelsTs", progress=False)
     assert (found.pixel, found.sample) == (None, None)
 

@@ -443,7 +443,7 @@ def test_first_likely_folder_with_an_image_is_taken(tmp_path: Path, folders: Fol
     def found(**others) -> Path | None:
         return find_image_folder(folders.predictions, names, roots=roots, dataset="Dataset101_Heads", **others)
 
-    note = {"dataset": "Dataset101_Heads", "images": str(noted), "members": [], "tasks": []}
+    note = {"dataset": "Dataset101_Heads", "images": str(noted), "members": [], "tasks": [], "cases": []}
     write_json(folders.predictions / "prediction.json", note)
     assert found() is None
     (of_dataset / "a_0000.nii.gz").touch()

@@ -142,7 +142,10 @@ def test_methods_side_by_side(evaluation: Evaluation) -> None:
 
 def test_mood_figures_in_full() -> None:
     text = format_mood(MoodFigures(0.123456789, None))
-    assert text == f"MOOD pixel-level AP 0.123457, sample-level AP {UNDEFINED}"
+    first, reason = text.splitlines()
+    assert first == f"MOOD pixel-level AP 0.123457, sample-level AP {UNDEFINED}"
+    assert "nothing anomalous" in reason
+    assert len(format_mood(MoodFigures(0.5, 1.0)).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,9 @@ def make_benchmark(
         UserError: If the choice cannot be made, the folder holds something else, or cases are broken; the others are
             finished then.
     """
-    if per_kind < 1 or seed < 0:
-        raise UserError(f"Expected per_kind >= 1 and seed >= 0, but got {per_kind} and {seed}; correct them.")
+    for name, value, least in (("number of cases per kind", per_kind, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"The {name} is {value}; expected {least} or more.")
     given = [need for need, value in ((MASKS, masks), (FOREIGN, foreign)) if value is not None]
     chosen, left_out = choose_kinds(kinds, given)
     for kind in left_out:

@@ -1,5 +1,6 @@
 """From folders to a report: what is known of the predictions is gathered, evaluated and written as a page."""
 
+import logging
 from pathlib import Path
 
 from nnood.datasets import find_dataset_name
@@ -10,6 +11,8 @@ from nnood.evaluation.folders import read_note, read_sample_scores
 from nnood.evaluation.report.image_folder import find_image_folder
 from nnood.evaluation.report.write import write_report
 from nnood.paths import Roots
+
+logger = logging.getLogger(__name__)
 
 
 def report(
@@ -50,11 +53,20 @@ def report(
     name = None if dataset is None else find_dataset_name(dataset, roots)
     evaluation, others = None, {}
     if predictions is not None:
-        noted = read_note(predictions).get("dataset")
+        note = read_note(predictions)
+        noted = note.get("dataset")
+        if name is not None and noted is not None and name != noted:
+            raise UserError(f"{predictions} was predicted by networks of {noted}, not of {name}; leave out -d.")
         # What was noted may be gone, or have been on another machine.
         if name is None and (roots.results / str(noted)).is_dir():
             name = noted
         names = read_sample_scores(predictions)
+        missing = sorted(set(note.get("cases", ())) - set(names))
+        if missing:
+            logger.warning(
+                "%s lacks %d of %d cases, such as %s; go on with nnood_predict.",
+                *(predictions, len(missing), len(note["cases"]), missing[0]),
+            )
         images = find_image_folder(predictions, names, images=images, labels=labels, roots=roots, dataset=name)
     if predictions is not None and labels is not None:
         evaluation = evaluate(predictions, labels, threshold=threshold)

@@ -21,7 +21,7 @@ class Region:
         centre: Centre of gravity in mm, in the image's physical space (x, y[, z]).
         extent: Edges of its box in mm, along the axes of the file (x, y[, z]).
         volume: In mm^3; in 2D, area in mm^2.
-        voxel: Its voxel (x, y[, z]) that is nearest to the centre.
+        voxel: Its voxel (x, y[, z]) of the highest score; of several, the one nearest to the centre.
     """
 
     peak: float
@@ -53,18 +53,21 @@ def find_regions(scores: np.ndarray, geometry: Geometry) -> list[Region]:
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     chosen = np.lexsort((-sizes, -peaks[1:]))[:TOP_REGIONS]
     boxes = ndimage.find_objects(parts)
-    return [_measure(parts, boxes[i], i + 1, float(peaks[i + 1]), geometry) for i in chosen]
+    return [_measure(scores, parts, boxes[i], i + 1, geometry) for i in chosen]
 
 
-def _measure(parts: np.ndarray, box: tuple[slice, ...], number: int, peak: float, geometry: Geometry) -> Region:
+def _measure(scores: np.ndarray, parts: np.ndarray, box: tuple[slice, ...], number: int, geometry: Geometry) -> Region:
     first = np.array([edge.start for edge in box])
-    voxels = (np.argwhere(parts[box] == number) + first)[:, ::-1]  # x, y, z as in the geometry
+    inside = parts[box] == number
+    voxels = (np.argwhere(inside) + first)[:, ::-1]  # x, y, z as in the geometry
+    values = scores[box][inside]
     centre = voxels.mean(axis=0)
     spacing = np.asarray(geometry.spacing)
-    nearest = voxels[np.square((voxels - centre) * spacing).sum(axis=1).argmin()]
+    highest = voxels[values == values.max()]
+    nearest = highest[np.square((highest - centre) * spacing).sum(axis=1).argmin()]
     cosines = np.reshape(geometry.direction, (geometry.dimensions,) * 2)
     return Region(
-        peak=peak,
+        peak=float(values.max()),
         centre=tuple((np.asarray(geometry.origin) + cosines @ (spacing * centre)).tolist()),
         extent=tuple((np.ptp(voxels, axis=0) + 1) * spacing),
         volume=float(len(voxels) * spacing.prod()),
@@ -74,7 +77,7 @@ def _measure(parts: np.ndarray, box: tuple[slice, ...], number: int, peak: float
 
 def region_text(region: Region) -> str:
     """A region in words: centre, size and peak."""
-    centre = ", ".join(f"{value:.1f}" for value in region.centre).replace("-", "\N{MINUS SIGN}")
+    centre = ", ".join(f"{round(value, 1) + 0:.1f}" for value in region.centre).replace("-", "\N{MINUS SIGN}")
     extent = " × ".join(short(round(value, 1)) for value in region.extent)  # noqa: RUF001
     return f"({centre}) mm, {extent} mm, {volume_text(region.volume, len(region.centre))}, peak {region.peak:.3f}"
 

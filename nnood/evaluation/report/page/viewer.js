@@ -157,7 +157,7 @@ class Viewer {
     this.planes.forEach((plane) => plane.draw());
     const at = this.at;
     byId("readout-voxel").textContent = this.volume.voxel(at);
-    byId("readout-mm").textContent = this.volume.millimetres(at).map((value) => minus(value.toFixed(1))).join(", ");
+    byId("readout-mm").textContent = this.volume.millimetres(at).map((value) => minus((Math.round(value * 10) / 10 + 0).toFixed(1))).join(", ");
     byId("readout-intensity").textContent = this.volume.intensity(at, this.settings.channel) || "no image";
     byId("readout-score").textContent = this.volume.score(at).toFixed(3);
     const isInside = this.volume.truth[this.volume.index(at)] > 0;
