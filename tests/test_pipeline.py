@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from dataset_conversion.folder import convert_folder
+from nnood.errors import UserError
 from nnood.evaluation.evaluate import evaluate
 from nnood.inference.predict import find_model, predict
 from nnood.inference.predictor import ScorePredictor
@@ -274,7 +275,8 @@ def test_a_changed_image_is_predicted_again_and_the_others_are_left(user, tmp_pa
     user.kind.write(user.kind.make(99), images / f"new_1{user.kind.ending}")
     predict(images, output, model_of(user), device=CPU)
     changed = {path.name for path, time in times(output).items() if time != before[path]}
-    assert changed == {"new_1.nii.gz", "new_1.nii.gz.txt", "new_1.json"}
+    # The images lie in another folder now, which is noted.
+    assert changed == {"new_1.nii.gz", "new_1.nii.gz.txt", "new_1.json", "prediction.json"}
 
 
 def test_folds_are_combined_by_the_mean_of_their_logits(user, tmp_path):
@@ -324,3 +326,17 @@ def test_colour_pictures_go_all_the_way(tmp_path, caplog):
     result = evaluate(tmp_path / "plain", raw / "labelsTs.csv")
     assert result.figures["sample_ap"].value in (0.5, 1.0)
     assert result.figures["voxel_ap"].value is None
+
+
+def test_predictions_of_two_networks_are_not_mixed(user, tmp_path):
+    """What is left over of other networks would be evaluated and reported as if it were of these."""
+    images, output = tmp_path / "new", tmp_path / "scores"
+    shutil.copytree(user.folder / "new", images)
+    shutil.copytree(user.folder / "scores", output)
+    for file in sorted(images.iterdir())[1:]:
+        file.unlink()
+    final = find_model(
+        user.roots, dataset=None, recipe=None, configuration=None, folds=[], checkpoint="checkpoint_final.pth"
+    )
+    with pytest.raises(UserError, match="predicted by other networks; choose another folder"):
+        predict(images, output, final, device=CPU)

@@ -339,6 +339,7 @@ def test_a_damaged_prediction_is_made_anew_and_the_others_are_left(copy, smooth,
         "phantom_001.nii.gz",
         "phantom_001.nii.gz.txt",
         "phantom_001.json",
+        "prediction.json",  # the members lie in another folder now
     }
 
 
