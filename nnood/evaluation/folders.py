@@ -91,8 +91,8 @@ def read_sample_labels(table: Path) -> dict[str, bool]:
         ) from error
     if not rows or rows[0] != ["case", "label"]:
         raise UserError(
-            f"{table}: Expected the header case,label, but got {','.join(rows[0]) if rows else ''!r}; correct it, "
-            "or give a folder of masks."
+            f"{table}: Expected the header case,label, but got {repr(','.join(rows[0])) if rows else 'nothing'}; "
+            "correct it, or give a folder of masks."
         )
     for line, row in enumerate(rows[1:], start=2):
         if not any(row):

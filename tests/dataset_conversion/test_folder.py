@@ -187,7 +187,7 @@ def test_sample_labels(source: Path, tmp_path: Path) -> None:
     ("table", "message"),
     [
         ("y,1\n", "Expected the header case,label, but got 'y,1'"),
-        ("", "Expected the header case,label, but got 'nothing'"),
+        ("", "Expected the header case,label, but got nothing"),
         ("case,label\nx,2\n", "Expected a case and 0 or 1, but got 'x,2'"),
         ("case,label\nz,1\n", "'z' is no test case"),
         ("case,label\nx,1\nx,1\n", "The case x was listed before"),
