@@ -12,8 +12,8 @@ _MIDDLE_BIN = int(np.float32(0.5).view(np.uint32)) >> _DROPPED_BITS
 # The float32 next to 1 is 1 - 2^-24; half that distance stands for 1 itself, so that 1 has a bin of its own.
 _DISTANCE_OF_ONE = np.float32(2**-25)
 _BINS = 2 * _MIDDLE_BIN - (int(_DISTANCE_OF_ONE.view(np.uint32)) >> _DROPPED_BITS) + 1
-# Coarse bins: 2048 instead of 16384 to the factor of 2, and one for all that is below 2^-33.
-_MERGED_BITS = 3
+# Coarse bins: 1024 instead of 16384 to the factor of 2, and one for all that is below 2^-33.
+_MERGED_BITS = 4
 _COARSE_LOWEST = int(np.float32(2**-33).view(np.uint32)) >> _DROPPED_BITS
 _FEW = 100_000
 
