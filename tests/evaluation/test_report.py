@@ -478,7 +478,7 @@ def test_cases_without_images_are_shown_on_black(tmp_path: Path, folders: Folder
 def test_path_of_the_predictions_stays_private(tmp_path: Path, folders: Folders) -> None:
     folders.add("a", 0.9)
     text = _write(tmp_path / "r.html", predictions=folders.predictions, images=folders.images, title="Heads")
-    assert "predictions scores" in Page(text).text
+    assert "predictions in scores" in Page(text).text
     assert str(tmp_path) not in text
 
 

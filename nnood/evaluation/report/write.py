@@ -127,7 +127,7 @@ def _facts(name: str | None, predictions: Path | None, cases: Sequence[ShownCase
     facts = [
         f"data set {name}" if name else "",
         # Of the path, the name only: a report is passed on.
-        f"predictions {predictions.resolve().name}" if predictions else "",
+        f"predictions in {predictions.resolve().name}" if predictions else "",
         f"{len(cases)} case{'s' if len(cases) != 1 else ''}" if cases else "",
         f"{datetime.now().astimezone():%d %B %Y, %H:%M}",
         f"nnood {__version__}",
