@@ -36,27 +36,25 @@ LIMIT = 0.3
 ROUNDS = 1000
 
 
-def sigmoid(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
-    """A smooth map, crowded near 0, as a network's last layer gives it."""
-    field = rng.standard_normal((COARSE,) * 3, dtype=np.float32)
-    scores = ndimage.zoom(field, [n / COARSE for n in truth.shape], order=1)
+def squash(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """A sigmoid of normally distributed values, higher inside anomalies, in place."""
     scores *= -3
     scores += 6
     scores[truth] -= 5
     np.exp(scores, out=scores)
     scores += 1
     return np.reciprocal(scores, out=scores)
+
+
+def sigmoid(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
+    """A smooth map, crowded near 0, as a network's last layer gives it."""
+    field = rng.standard_normal((COARSE,) * 3, dtype=np.float32)
+    return squash(ndimage.zoom(field, [n / COARSE for n in truth.shape], order=1), truth)
 
 
 def continuous(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
     """Every voxel a score of its own, over many orders of magnitude."""
-    scores = rng.standard_normal(truth.shape, dtype=np.float32)
-    scores *= -3
-    scores += 6
-    scores[truth] -= 5
-    np.exp(scores, out=scores)
-    scores += 1
-    return np.reciprocal(scores, out=scores)
+    return squash(rng.standard_normal(truth.shape, dtype=np.float32), truth)
 
 
 def uniform(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:

@@ -127,6 +127,15 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 
 
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also evaluate what needs no training: random scores, intensities and their z-scores",
+    )
+
+
 def convert() -> None:
     """`nnood_convert`: make a raw data set from a folder of images or a published data set."""
     from dataset_conversion import SOURCES
@@ -380,13 +389,8 @@ def evaluate() -> None:
     parser.add_argument("-p", dest="predictions", type=Path, required=True, help="folder that nnood_predict wrote")
     parser.add_argument("-l", dest="labels", type=Path, required=True, help="folder of masks, or CSV of case,label")
     parser.add_argument("-o", dest="output", type=Path, help="JSON file; PREDICTIONS/evaluation.json if left out")
-    parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
+    _add_comparison(parser)
     parser.add_argument("--mood", action="store_true", help="only the figures of the MOOD challenge's scorer")
-    parser.add_argument(
-        "--baselines",
-        action="store_true",
-        help="also evaluate what needs no training: random scores, intensities and their z-scores",
-    )
     parser.add_argument("-d", dest="dataset", help="data set of the normal images, for --baselines")
     parser.add_argument(
         "-i", dest="images", type=Path, help="the test images, for --baselines; beside the labels if left out"
@@ -447,12 +451,7 @@ def report() -> None:
     parser.add_argument("-l", dest="labels", type=Path, help="folder of masks, or CSV of case,label")
     parser.add_argument("-i", dest="images", type=Path, help="the predicted images, if they were moved since")
     parser.add_argument("-o", dest="output", type=Path, required=True, help="the HTML file to write")
-    parser.add_argument("--threshold", type=_score, help="score from which a voxel is anomalous, for a Dice there")
-    parser.add_argument(
-        "--baselines",
-        action="store_true",
-        help="also evaluate what needs no training: random scores, intensities and their z-scores",
-    )
+    _add_comparison(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.evaluation.report.from_folders import report

@@ -1,7 +1,6 @@
 """What is reached without any training: the floor that every figure is compared with."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from tqdm import tqdm
 from nnood.case_files import Cases, list_cases
 from nnood.datasets import DATASET_NAME, find_dataset_name, load_dataset
 from nnood.errors import UserError
-from nnood.evaluation.benchmark.sets import DESCRIPTION
 from nnood.evaluation.benchmark.sources import foreground_method
+from nnood.evaluation.benchmark.table import DESCRIPTION
 from nnood.evaluation.evaluate import Evaluator, ScoredCase, run_evaluators
-from nnood.evaluation.folders import read_sample_scores
+from nnood.evaluation.folders import full_path, read_sample_scores
 from nnood.evaluation.results import Evaluation
 from nnood.evaluation.truth import Truth, find_truth, read_mask
 from nnood.images import read_case
@@ -218,11 +217,8 @@ def baselines_beside(
     """
     names = sorted(read_sample_scores(predictions))
     truth = find_truth(labels, predictions, names)
-    beside = Path(os.path.abspath(labels)).parent  # noqa: PTH100, as in find_truth
-    name = find_dataset_name(dataset or _dataset_beside(beside), roots)
-    if (beside / DESCRIPTION).is_file() and name != _dataset_beside(beside):
-        raise UserError(f"{beside} was made of {_dataset_beside(beside)}, not of {name}; leave out -d.")
-    normal = load_dataset(name, roots)
+    beside = full_path(labels).parent
+    normal = load_dataset(_choose_dataset(dataset, beside, roots), roots)
     folder = images or beside / "imagesTs"
     found = list_cases(folder, normal.channels)
     missing = [name for name in names if name not in found]
@@ -239,10 +235,13 @@ def baselines_beside(
     return evaluate_baselines(cases, truth, baselines, normal.channels, method, threshold=threshold)
 
 
-def _dataset_beside(folder: Path) -> str:
+def _choose_dataset(dataset: str | None, folder: Path, roots: Roots) -> str:
+    """The user's data set, or the one that the folder of the test set names; they must not contradict each other."""
     note = folder / DESCRIPTION
-    if note.is_file():
-        return str(read_json(note).get("dataset"))
-    if DATASET_NAME.match(folder.name):
-        return folder.name
-    raise UserError(f"{folder} does not say which data set its images are of; name it with -d.")
+    noted = str(read_json(note).get("dataset")) if note.is_file() else None
+    if dataset is None and noted is None and not DATASET_NAME.match(folder.name):
+        raise UserError(f"{folder} does not say which data set its images are of; name it with -d.")
+    name = find_dataset_name(dataset or noted or folder.name, roots)
+    if noted is not None and name != noted:
+        raise UserError(f"{folder} was made of {noted}, not of {name}; leave out -d.")
+    return name

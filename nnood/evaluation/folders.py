@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,14 @@ def _read_sample_score(path: Path) -> float:
     if not math.isfinite(score):
         raise UserError(f"{path}: Expected one finite number, but got {text[:40]!r}; predict the case again.")
     return score
+
+
+def full_path(labels: Path) -> Path:
+    """The labels' path with a name and a parent of its own, also for `.` and `..`.
+
+    Not `Path.absolute`, which keeps `..`; nor `Path.resolve`, which leaves the folder of a linked one.
+    """
+    return Path(os.path.abspath(labels))  # noqa: PTH100
 
 
 def _is_prediction(file: str) -> bool:

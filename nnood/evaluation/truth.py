@@ -1,6 +1,5 @@
 """What the labels say of each case: voxel masks or sample labels, and the kinds of a benchmark set."""
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from nnood.errors import UserError, one_error
-from nnood.evaluation.benchmark.table import Row, read_benchmark
-from nnood.evaluation.folders import compare_names, find_images, find_masks, read_note, read_sample_labels
+from nnood.evaluation.benchmark.table import DESCRIPTION, TABLE, Row, read_benchmark
+from nnood.evaluation.folders import compare_names, find_images, find_masks, full_path, read_note, read_sample_labels
 from nnood.evaluation.results import NORMAL
 from nnood.geometry import Geometry
 from nnood.image_readers import PICTURE_ENDINGS, TIFF_ENDINGS
@@ -66,8 +65,7 @@ def find_truth(labels: Path, predictions: Path, predicted: Collection[str]) -> T
     Raises:
         UserError: If names don't fit together or a table is wrong; all faults are listed.
     """
-    # So that `.` and `..` have names and parents; a link keeps its own.
-    labels = Path(os.path.abspath(labels))  # noqa: PTH100
+    labels = full_path(labels)
     table = labels if labels.is_file() else labels.with_name(f"{labels.name}.csv")
     if not labels.is_dir() and table.is_file():
         listed = read_sample_labels(table)
@@ -77,8 +75,8 @@ def find_truth(labels: Path, predictions: Path, predicted: Collection[str]) -> T
     beside = labels.parent
     images = beside / "imagesTs"
     there = find_images(images, predicted) | masks
-    kinds = beside / "benchmark.csv"
-    if (beside / "benchmark.json").is_file() and not kinds.is_file():
+    kinds = beside / TABLE
+    if (beside / DESCRIPTION).is_file() and not kinds.is_file():
         raise UserError(f"{beside} is an unfinished benchmark set; start nnood_make_benchmark again.")
     rows = read_benchmark(kinds) if kinds.is_file() else {}
     if not masks and not rows and not images.is_dir():

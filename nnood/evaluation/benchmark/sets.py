@@ -16,7 +16,7 @@ from nnood.evaluation.benchmark.cases import ENDING, FORMAT, RECEIPTS, Job, Orde
 from nnood.evaluation.benchmark.kinds import FOREIGN, KINDS, MASKS, OPTIONS, choose_kinds
 from nnood.evaluation.benchmark.planting import MIN_CHANGED, case_seed
 from nnood.evaluation.benchmark.sources import foreground_method, foreign_cases, held_out_cases
-from nnood.evaluation.benchmark.table import Row, read_benchmark, write_benchmark
+from nnood.evaluation.benchmark.table import DESCRIPTION, TABLE, Row, read_benchmark, write_benchmark
 from nnood.evaluation.results import NORMAL
 from nnood.parallel import map_cases
 from nnood.paths import Roots
@@ -24,7 +24,6 @@ from nnood.safety import describe_files, digest_of, read_json, remove_leftovers,
 
 __all__ = ["Row", "make_benchmark", "read_benchmark"]
 
-TABLE, DESCRIPTION = "benchmark.csv", "benchmark.json"
 FOLDERS = ("imagesTs", "labelsTs", RECEIPTS)
 # What must be the same for a call to go on in a folder, and how a refusal words it.
 IDENTITY = {

@@ -12,6 +12,7 @@ from nnood.evaluation.benchmark.kinds import KINDS
 from nnood.evaluation.results import NORMAL
 from nnood.safety import write_text
 
+TABLE, DESCRIPTION = "benchmark.csv", "benchmark.json"
 HEADER = ("case", "source", "kind", "close_to", "size_mm", "volume_mm3", "strength", "changed", "seed")
 SEPARATOR = "+"
 

@@ -1,11 +1,10 @@
 """Where the predicted images lie."""
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from nnood.errors import UserError
-from nnood.evaluation.folders import find_images, read_note
+from nnood.evaluation.folders import find_images, full_path, read_note
 from nnood.paths import Roots
 
 
@@ -47,8 +46,7 @@ def find_image_folder(
     # The note may be of another machine, and its folder be gone or have been filled anew since.
     candidates = [Path(str(noted))] if noted else []
     if labels is not None:
-        # Not Path.absolute, which keeps `..`; nor Path.resolve, which leaves the folder of a linked one.
-        candidates.append(Path(os.path.abspath(labels)).parent / "imagesTs")  # noqa: PTH100
+        candidates.append(full_path(labels).parent / "imagesTs")
     if roots is not None and dataset is not None:
         candidates.append(roots.raw / dataset / "imagesTs")
     return next((folder for folder in candidates if _has_any(folder, names)), None)
