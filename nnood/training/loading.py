@@ -49,6 +49,21 @@ def feed(loader: nnUNetDataLoader, device: torch.device) -> Any:
     )
 
 
+def box_around(middle: Sequence[int] | np.ndarray, size: Sequence[int], shape: Sequence[int]) -> list[list[int]]:
+    """A box of a given size, half-open, around a voxel: moved into the image where it fits, else around the image.
+
+    Args:
+        middle: The voxel.
+        size: Of the box.
+        shape: Of the image.
+    """
+    starts = [
+        int(np.clip(m - n // 2, 0, total - n)) if total >= n else -((n - total) // 2)
+        for m, n, total in zip(middle, size, shape, strict=True)
+    ]
+    return [[start, start + n] for start, n in zip(starts, size, strict=True)]
+
+
 def load_patch(
     store: CaseStore, case: str, patch_size: Sequence[int], generator: np.random.Generator | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,11 +88,7 @@ def load_patch(
     else:
         middle = locations[generator.integers(len(locations))]
     size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    starts = [
-        int(np.clip(m - n // 2, 0, total - n)) if total >= n else -((n - total) // 2)
-        for m, n, total in zip(middle, size, shape, strict=True)
-    ]
-    box = [[start, start + n] for start, n in zip(starts, size, strict=True)]
+    box = box_around(middle, size, shape)
     image = torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()
     mask = torch.from_numpy(crop_and_pad_nd(segmentation, box, -1)[0] == 1)
     return (image[:, 0], mask[0]) if len(patch_size) == 2 else (image, mask)

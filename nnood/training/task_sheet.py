@@ -19,9 +19,9 @@ from nnood.tasks import build_task
 from nnood.tasks.donors import Donors
 from nnood.tasks.task import Corrupted
 from nnood.training.choices import choose_configuration, load_plans, refuse_unknown
+from nnood.training.fixed_anomalies import seed_of
 from nnood.training.loading import load_patch
 from nnood.training.task_settings import task_settings
-from nnood.training.validation import seed_of
 
 CASES = 4
 COLUMNS = ("before", "after", "label")

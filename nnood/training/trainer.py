@@ -22,13 +22,14 @@ from nnood.planning.storage import CaseStore
 from nnood.precision import autocast_for
 from nnood.safety import write_json
 from nnood.training.checkpoints import BEST, FINAL, LATEST, load_checkpoint, save_checkpoint
+from nnood.training.fixed_anomalies import seed_of
 from nnood.training.loading import feed, normal_variation
 from nnood.training.log import AnomalyLog
 from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label, entropy
 from nnood.training.planting import Planter
 from nnood.training.settings import TrainingSettings
 from nnood.training.task_settings import task_settings
-from nnood.training.validation import FixedPatches, TaskScores, seed_of
+from nnood.training.validation import FixedPatches, TaskScores
 
 PRIOR_BATCHES = 8
 

@@ -1,6 +1,5 @@
 """Validation on fixed images: the same held-out patches with the same anomalies in every epoch and every member."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,17 +10,12 @@ from nnood.evaluation.histogram import ScoreHistogram, count_bins
 from nnood.evaluation.metrics import average_precision, count_scores
 from nnood.planning.storage import CaseStore
 from nnood.scores import sample_score
-from nnood.tasks import TaskSettings, build_task
-from nnood.tasks.donors import Donors
+from nnood.tasks import TaskSettings
+from nnood.training.fixed_anomalies import plant_fixed, seed_of
 from nnood.training.loading import load_patch
 
 NORMAL = "normal"
 MAX_CASES = 40
-
-
-def seed_of(*parts: str) -> int:
-    """A seed that depends on nothing but the given words."""
-    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:7], "big")
 
 
 class FixedPatches:
@@ -57,7 +51,7 @@ class FixedPatches:
         """
         self._store = store
         self._donors = list(donors)
-        self._tasks = {name: build_task(name, settings) for name in tasks}
+        self._settings = settings
         self._dataset = dataset
         self._patch_size = tuple(patch_size)
         self._batch_size = batch_size
@@ -94,11 +88,8 @@ class FixedPatches:
         seed = seed_of(self._dataset, case, task)
         others = [donor for donor in self._donors if donor != case] or [case]
         other = others[seed % len(others)]
-        donors = Donors()
-        donors.begin_batch([case, other], torch.cat([image, self._load(other)[0]]))
-        generator = torch.Generator().manual_seed(seed)
-        corrupted = self._tasks[task](image, foreground, donors, generator)
-        return corrupted.image, corrupted.label
+        planted, label = plant_fixed(image[0], foreground[0], self._load(other)[0][0], task, self._settings, seed)
+        return planted[None], label[None, None]
 
     def _load(self, case: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The patch around the middle of the foreground: image (1, C, *S), foreground (1, *S)."""

@@ -9,7 +9,8 @@ from nnood.planning.storage import CaseStore, save_case
 from nnood.scores import sample_score
 from nnood.tasks import TASKS, TaskSettings
 from nnood.training import validation
-from nnood.training.validation import NORMAL, FixedPatches, TaskScores, seed_of
+from nnood.training.fixed_anomalies import seed_of
+from nnood.training.validation import NORMAL, FixedPatches, TaskScores
 
 SHAPE = (18, 20, 14)
 PATCHES = [(12, 16, 8), (16, 12), (24, 16, 16)]

@@ -1,0 +1,133 @@
+"""What all commands share: a parser, types of arguments, and errors worded in one sentence."""
+
+import argparse
+import errno
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+
+from nnood import __version__
+from nnood.errors import UserError
+from nnood.paths import Roots, get_roots
+from nnood.safety import TEMPORARY_PREFIX
+
+Run = Callable[[argparse.Namespace, Roots], None]
+
+EXIT_OURS, EXIT_USERS, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with what every command has: an example, `--version` and `--debug`."""
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=description,
+        epilog=f"Example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"nnood {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def execute(parser: argparse.ArgumentParser, run: Run) -> None:
+    """Parse, say which folders are used, run, and turn errors into one sentence and an exit status."""
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    for noisy in ("numexpr", "matplotlib", "PIL", "tifffile"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    if not arguments.debug:
+        warnings.simplefilter("ignore")
+    # The demo keeps everything in a folder of its own.
+    roots = Roots.under(arguments.output) if parser.prog == "nnood_demo" else get_roots()
+    print(roots.describe(), flush=True)
+    try:
+        run(arguments, roots)
+    except UserError as error:
+        _stop(parser, str(error), EXIT_USERS, debug=arguments.debug)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _stop(parser, _word(error), EXIT_USERS, debug=arguments.debug)
+    except KeyboardInterrupt:
+        _stop(parser, "interrupted; start the command again to go on.", EXIT_INTERRUPTED, debug=arguments.debug)
+    except Exception as error:
+        text = f"something went wrong in nnood itself ({type(error).__name__}: {error}); see it whole with --debug."
+        _stop(parser, text, EXIT_OURS, debug=arguments.debug)
+
+
+def _word(error: OSError) -> str:
+    """An error of the file system, as a sentence with advice."""
+    advice = {
+        errno.ENOSPC: "the disk is full; make room and start the command again, finished work is kept.",
+        errno.EACCES: "it cannot be written or read; check the permissions or choose another folder.",
+        errno.EPERM: "it cannot be written or read; check the permissions or choose another folder.",
+        errno.EROFS: "the file system is read-only; choose another folder.",
+        errno.EISDIR: "a folder stands where a file is needed; choose another name.",
+        errno.ENOENT: "it cannot be made there; choose another folder.",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another name.",
+        errno.EEXIST: "a file stands where a folder is needed; choose another name.",
+    }
+    # Of an atomic write, the user knows the final name only.
+    named = re.sub(rf"{re.escape(TEMPORARY_PREFIX)}\d+-", "", str(error.filename)) if error.filename else ""
+    where = f"{named}: " if named else ""
+    return where + advice.get(error.errno or 0, f"{error.strerror or error}.")
+
+
+def _stop(parser: argparse.ArgumentParser, text: str, status: int, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    sys.stdout.flush()
+    print(f"{parser.prog}: error: {text}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def names(text: str) -> list[str]:
+    """Type of an argument: a list, separated by commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def positive(text: str) -> int:
+    """Type of an argument: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Type of an argument: any number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def positive_number(text: str) -> float:
+    """Type of an argument: a number above 0."""
+    value = number(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def score(text: str) -> float:
+    """Type of an argument: a number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
+    return value
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add `-np`."""
+    parser.add_argument("-np", type=positive, default=min(8, os.cpu_count() or 1), help="worker processes")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")

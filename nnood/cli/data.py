@@ -1,0 +1,114 @@
+"""Commands from images to a planned, preprocessed data set."""
+
+import argparse
+from pathlib import Path
+
+from nnood.cli.console import add_processes, execute, make_parser, names, positive, positive_number
+from nnood.errors import UserError
+from nnood.paths import Roots
+
+
+def convert() -> None:
+    """`nnood_convert`: make a raw data set from a folder of images or a published data set."""
+    from dataset_conversion import SOURCES
+
+    parser = make_parser(
+        "nnood_convert",
+        "Turn normal images into a raw data set. Sources: " + ", ".join(SOURCES),
+        "nnood_convert folder -i scans -d 101 -n Heads --test new_scans --labels masks",
+    )
+    parser.add_argument("source", choices=sorted(SOURCES), help="what lies in the input")
+    parser.add_argument("-i", dest="input", type=Path, required=True, help="the images: a folder, or the source's file")
+    parser.add_argument("-d", dest="dataset_id", type=positive, required=True, help="number of the new data set")
+    parser.add_argument("-n", dest="name", required=True, help="name of the new data set")
+    parser.add_argument("--test", type=Path, help="folder of test images (source folder)")
+    parser.add_argument("--labels", type=Path, help="folder of masks, or CSV of case,label, for the test images")
+    add_processes(parser)
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        if arguments.source == "folder":
+            options = {"test": arguments.test, "labels": arguments.labels, "processes": arguments.np}
+        elif arguments.test or arguments.labels:
+            raise UserError(f"--test and --labels go with the source folder; {arguments.source} has its own.")
+        else:
+            options = {}
+        folder = SOURCES[arguments.source](arguments.input, roots.raw, arguments.dataset_id, arguments.name, **options)
+        print(f"Wrote {folder}\nNext: nnood_plan_and_preprocess -d {arguments.dataset_id}")
+
+    execute(parser, run)
+
+
+def plan_and_preprocess() -> None:
+    """`nnood_plan_and_preprocess`: fingerprint, plan and preprocess a raw data set."""
+    parser = make_parser(
+        "nnood_plan_and_preprocess",
+        "Look at all training images, configure everything, and preprocess. Goes on after an interruption.",
+        "nnood_plan_and_preprocess -d 101",
+    )
+    parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
+    parser.add_argument(
+        "-c", dest="configurations", nargs="+", default=[], metavar="CONFIGURATION", help="2d, 3d_lowres, 3d_fullres"
+    )
+    parser.add_argument("--gpu_memory_target", type=positive_number, default=8.0, metavar="GB", help="for training")
+    parser.add_argument(
+        "--base_features", type=positive, default=32, help="feature maps of the first stage; fewer suit a CPU"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="forget earlier plans and preprocessed cases")
+    add_processes(parser)
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
+
+        folder = plan_and_preprocess(
+            arguments.dataset,
+            roots,
+            configurations=arguments.configurations,
+            processes=arguments.np,
+            gpu_memory_target=arguments.gpu_memory_target,
+            base_features=arguments.base_features,
+            overwrite=arguments.overwrite,
+        )
+        named = f" -c {arguments.configurations[0]}" if arguments.configurations else ""
+        print(f"{describe_plans(folder)}\nWrote {folder}\nNext: nnood_train {arguments.dataset} 0{named}")
+
+    execute(parser, run)
+
+
+def tasks() -> None:
+    """`nnood_tasks`: list the synthetic anomalies, or show them on the user's images."""
+    parser = make_parser(
+        "nnood_tasks",
+        "List the self-supervised tasks, or draw what they do to a few images of a data set.",
+        "nnood_tasks --show -d 101 -o tasks.png",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="draw a few training images before, after, and their labels"
+    )
+    parser.add_argument("-d", dest="dataset", help="id or name of a preprocessed data set, for --show")
+    parser.add_argument("-o", dest="output", type=Path, help="the picture to write, for --show")
+    parser.add_argument("-c", dest="configuration", help="the plan's default if left out")
+    parser.add_argument("-t", dest="tasks", type=names, default=[], metavar="TASK,...", help="all if left out")
+    parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.tasks import TASKS, describe_tasks
+        from nnood.training.task_sheet import draw_tasks
+
+        if not arguments.show:
+            print("\n".join(f"{name:18}{line}" for name, line in describe_tasks().items()))
+            return
+        if arguments.dataset is None or arguments.output is None:
+            raise UserError("--show needs a data set and a file; expected -d DATASET -o PICTURE.png.")
+        left_out = draw_tasks(
+            arguments.dataset,
+            roots,
+            arguments.tasks or list(TASKS),
+            arguments.output,
+            configuration=arguments.configuration,
+            seed=arguments.seed,
+        )
+        print(
+            "".join(f"Left out {name}: {reason}\n" for name, reason in left_out.items()) + f"Wrote {arguments.output}"
+        )
+
+    execute(parser, run)

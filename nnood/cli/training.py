@@ -1,0 +1,74 @@
+"""Commands that train."""
+
+import argparse
+from pathlib import Path
+
+from nnood.cli.console import add_device, execute, make_parser, names, positive
+from nnood.paths import Roots
+
+
+def train() -> None:
+    """`nnood_train`: train folds."""
+    parser = make_parser(
+        "nnood_train",
+        "Train one network per fold on synthetic anomalies.",
+        "nnood_train 101 0",
+    )
+    parser.add_argument("dataset", help="id or name of the data set")
+    parser.add_argument(
+        "folds", nargs="+", metavar="FOLD", help="fold numbers, every (each in turn) or all (one network on all cases)"
+    )
+    parser.add_argument("-c", dest="configuration", help="the plan's default if left out")
+    parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe")
+    parser.add_argument("-t", dest="tasks", type=names, default=[], metavar="TASK,...", help="instead of the recipe's")
+    parser.add_argument("--donors", metavar="DATASET", help="id or name of another data set that lends foreign patches")
+    parser.add_argument("--epochs", type=positive, help="in the place of the recipe's")
+    parser.add_argument("--iterations", type=positive, help="per epoch, in the place of the recipe's")
+    parser.add_argument("--continue", dest="go_on", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--seed", type=int, default=0, help="of augmentation, anomalies and initial weights")
+    add_device(parser)
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.precision import choose_device
+        from nnood.training.train import train
+
+        device = choose_device(arguments.device)
+        folders = train(
+            arguments.dataset,
+            arguments.folds,
+            roots,
+            configuration=arguments.configuration,
+            recipe=arguments.recipe,
+            tasks=arguments.tasks,
+            donors=arguments.donors,
+            epochs=arguments.epochs,
+            iterations=arguments.iterations,
+            go_on=arguments.go_on,
+            device=device,
+            seed=arguments.seed,
+        )
+        print("Trained: " + "\n         ".join(map(str, folders)))
+        print(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")
+
+    execute(parser, run)
+
+
+def demo() -> None:
+    """`nnood_demo`: the whole pipeline on phantoms, in a few minutes on a CPU."""
+    parser = make_parser(
+        "nnood_demo",
+        "Make a small data set of head-like phantoms and run the whole pipeline on it.",
+        "nnood_demo",
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, default=Path("nnood_demo"), help="folder for everything it makes"
+    )
+    add_device(parser)
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.demo import run_demo
+        from nnood.precision import choose_device
+
+        run_demo(arguments.output, roots, choose_device(arguments.device))
+
+    execute(parser, run)
