@@ -13,9 +13,13 @@ VERSION = next(
 COMMANDS = (
     "convert",
     "plan_and_preprocess",
+    "cross_validation",
     "tasks",
     "train",
+    "find_best_configuration",
     "predict",
+    "ensemble",
+    "apply_postprocessing",
     "make_benchmark",
     "evaluate",
     "report",

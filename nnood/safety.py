@@ -68,11 +68,12 @@ def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that killed processes left in `folder`; those of living processes stay."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         process = leftover.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]
-        if process.isdecimal() and not _is_alive(int(process)):
+        if process.isdecimal() and not is_alive(int(process)):
             leftover.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -16,16 +16,18 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from nnood import __version__, cli
+from nnood.inference.inference_plan import PLAN_FILE, default_plan
+from nnood.inference.members import find_members
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.phantoms import make_phantom, write_demo_dataset
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
-from nnood.safety import write_json
+from nnood.safety import read_json, write_json
 from nnood.training.checkpoints import LATEST, load_checkpoint
 from nnood.training.train import train
 
 COMMANDS = (
-    *("convert", "plan_and_preprocess", "tasks", "train", "predict"),
-    *("make_benchmark", "evaluate", "report", "demo"),
+    *("convert", "plan_and_preprocess", "tasks", "train", "predict", "ensemble", "apply_postprocessing"),
+    *("cross_validation", "make_benchmark", "evaluate", "report", "demo"),
 )
 SHAPE = (16, 24, 16)
 DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
@@ -345,6 +347,53 @@ def test_donors_that_do_not_fit(run, user):
     run("train", "101", "1", "--donors", "101").names(DATASET, "another data set")
 
 
+def test_folds_that_cannot_be_made(run, user):
+    folder = user / "nnood_data/preprocessed" / DATASET
+    before = contents(folder)
+    run("cross_validation", "-d", "55").names("'55'")
+    run("cross_validation", "-d", "102").names(UNTRAINED, "nnood_plan_and_preprocess")
+    run("cross_validation", "-d", "101", "-r", "soup").names("'soup'", "many_tasks_1of5")
+    run("cross_validation", "-d", "101", "--scheme", "soup").names("'soup'", "leave_task_out")
+    run("cross_validation", "-d", "101", "--scheme", "leave_task_out").names("nnood.json", "other folds", "delete it")
+    run("cross_validation", "-d", "101", "--tasks", "fpi,soup").names("'soup'", "smooth_intensity")
+    run("cross_validation", "-d", "101", "--tasks", "fpi,dag", "--scheme", "paired(1)").names(
+        "2 task(s)", "5 case folds"
+    )
+    run("cross_validation", "-d", "101", "--tasks", "fpi", "--scheme", "leave_task_out").names("2 tasks or more")
+    for options in (("--folds", "3"), ("--groups", "phantom_00[0-4]")):
+        run("cross_validation", "-d", "101", *options).names("case_folds.json", "other folds", "delete it")
+    run("cross_validation", "-d", "101", "--folds", "6").names("--folds is 6", "5 training cases")
+    run("cross_validation", "-d", "101", "--folds", "1").names("--folds is 1", "from 2 to 5")
+    run("cross_validation", "-d", "101", "--groups", "phantom").names("1 group;", "at least 2")
+    run("cross_validation", "-d", "101", "--groups", "patient").names("'patient'", "5 of 5 cases", "phantom_000")
+    run("cross_validation", "-d", "101", "--groups", "(phantom").names("'(phantom'", "no regular expression")
+    run("cross_validation", "-d", "101", "--groups", "no.csv").names("no.csv", "--groups")
+    assert contents(folder) == before
+
+
+def test_folds_are_shown_and_hand_edited_ones_checked(run, copy):
+    shown = run("cross_validation", "-d", "101")
+    assert shown.status == 0, shown
+    folder = Path("nnood_data/preprocessed") / DATASET
+    file = folder / "cross_validation/nnood.json"
+    assert [line.split()[:3] for line in shown.out.splitlines()[2:7]] == [[str(n), "4", "1"] for n in range(5)]
+    assert f"Folds: {file}" in shown.out.replace(f"{copy}/", "")
+    assert shown.out.splitlines()[-1] == "Next: nnood_train 101 every -r nnood"
+    paired = run("cross_validation", "-d", "101", "-r", "many_tasks_2of5")
+    assert paired.status == 0, paired
+    assert paired.out.splitlines()[11].split()[:3] == ["9", "2", "3"]
+    chosen = run("cross_validation", "-d", "101", "--tasks", "fpi,dag", "--scheme", "leave_task_out")
+    assert chosen.out.splitlines()[-1] == "Next: nnood_train 101 every -r nnood -t fpi,dag"
+    assert "nnood-fpi+dag.json" in chosen.out
+    content = read_json(file)
+    content[1]["train_cases"][0] = content[1]["val_cases"][0]
+    write_json(file, content)
+    for command, arguments in (("cross_validation", ["-d", "101"]), ("train", TRAINING)):
+        run(command, *arguments).names("nnood.json, fold 1", "both training and validation")
+    write_json(folder / "case_folds.json", [])
+    run("cross_validation", "-d", "101").names("case_folds.json", "delete it")
+
+
 def test_unknown_device(run, user):
     images = user / "nnood_data/raw" / DATASET / "imagesTs"
     for device in ("tpu9000", "cuda:99", "meta"):
@@ -365,6 +414,62 @@ def test_predicting_over_the_images_is_refused(run, copy):
     before = {path: path.read_bytes() for path in images.iterdir()}
     run("predict", "-i", images, "-o", images / ".." / "imagesTs", "--device", "cpu").names("imagesTs", "-o")
     assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def plan_of(copy, **changes):
+    """Write an inference plan of the one trained fold, with changes that a user made by hand."""
+    plan = default_plan(find_members(Roots.under(copy / "nnood_data"), dataset="101", recipe=None, configuration=None))
+    file = copy / "nnood_data/results" / DATASET / PLAN_FILE
+    write_json(file, plan.to_dict() | changes)
+    return file
+
+
+def test_predicting_by_a_plan_that_does_not_fit(run, copy):
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    predicting = ("predict", "-i", images, "-o", "never", "--device", "cpu")
+    member = {"folder": MEMBER.name, "fold": "0", "checkpoint": "checkpoint_best.pth", "sha256": "0" * 64}
+    file = plan_of(copy, members=[{**member, "fold": "7", "quantiles": []}])
+    run(*predicting).names("fold_7", "does not exist", "nnood_find_best_configuration")
+    plan_of(copy, members=[{**member, "quantiles": []}])
+    run(*predicting).names(MEMBER / "fold_0" / "checkpoint_best.pth", "not the checkpoint")
+    plan_of(copy, plans={MEMBER.name: "0" * 64})
+    run(*predicting).names(MEMBER / "plans.json", "other plans")
+    plan_of(copy, steps=[{"kind": "soup", "parameters": {}}])
+    run(*predicting).names(file, "soup", "smooth")
+    plan_of(copy, schema_version=0)
+    run(*predicting).names(file, "schema version 0")
+    file.write_text("{")
+    run(*predicting).names(file, "not valid JSON")
+    plan_of(copy)
+    run(*predicting, "--save_mask").names(file, "--save_mask")
+    run(*predicting, "--plan", file, "-f", "0").names(file, "--plan")
+    run(*predicting, "--plan", file, "-d", "102").names(file, DATASET)
+    run(*predicting, "--plan", "nowhere.json").names("nowhere.json")
+    assert not (copy / "never").exists()
+
+
+def test_a_plan_is_followed_and_its_steps_are_taken_singly(run, copy):
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    file = plan_of(copy, steps=[{"kind": "smooth", "parameters": {"sigma_mm": 1.0}}], sample_score="max")
+    planned = run("predict", "-i", images, "-o", "planned", "--device", "cpu")
+    assert planned.status == 0, planned
+    for part in (f"Following the inference plan {file}", "fold_0/checkpoint_best.pth", "sigma_mm", "max"):
+        assert part in planned.out
+    plain = run("predict", "-i", images, "-o", "plain", "-f", "0", "--device", "cpu")
+    assert "Members are averaged." in plain.out
+    applied = run("apply_postprocessing", "-i", "plain", "-o", "applied")
+    assert applied.status == 0, applied
+    for path in sorted((copy / "planned").glob("*.txt")):
+        assert path.read_text() == (copy / "applied" / path.name).read_text()
+    run("apply_postprocessing", "-i", "planned", "-o", "never").names("planned", "already")
+    run("apply_postprocessing", "-i", "plain", "-o", "never", "-d", "102").names(UNTRAINED, PLAN_FILE)
+    run("apply_postprocessing", "-i", "nowhere", "-o", "never", "--plan", file).names("nowhere")
+    combined = run("ensemble", "-i", "plain", "applied", "-o", "both", "--combine", "median")
+    assert combined.status == 0, combined
+    assert "Wrote 2 score maps" in combined.out
+    run("ensemble", "-i", "plain", "-o", "never").names("plain", "at least two")
+    run("ensemble", "-i", "plain", "nowhere", "-o", "never").names("nowhere")
+    assert not (copy / "never").exists()
 
 
 def test_evaluating_what_does_not_fit(run, copy):
@@ -392,7 +497,10 @@ def test_benchmarks_that_cannot_be_made(run, user, tmp_path):
     run("make_benchmark", "-d", "101", *common, "--foreign", "101").names(DATASET, "--foreign")
     run("make_benchmark", "-d", "101", *common, "--masks", user / "nowhere").names("nowhere")
     run("make_benchmark", "-d", "101", *common, "--fold", "9").names("fold 9", "0 to 4")
-    run("make_benchmark", "-d", "102", *common, "--fold", "0").names("case_folds.json")
+    run("make_benchmark", "-d", "102", *common, "--fold", "0").names(f"{UNTRAINED}/cross_validation/nnood.json")
+    run("make_benchmark", "-d", "101", *common, "--fold", "0", "-r", "soup").names(
+        "soup.json", "nnood_cross_validation"
+    )
     assert not never.exists()
 
 
@@ -586,6 +694,9 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         "tasks": [],
         "train": ["1", "0"],
         "predict": ["-i", "in", "-o", "out"],
+        "ensemble": ["-i", "in", "-o", "out"],
+        "apply_postprocessing": ["-i", "in", "-o", "out"],
+        "cross_validation": ["-d", "1"],
         "make_benchmark": ["-d", "1", "-o", "out"],
         "evaluate": ["-p", "in", "-l", "labels"],
         "report": ["-o", "out.html"],
@@ -607,6 +718,12 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         ("plan_and_preprocess", [], "-d"),
         ("predict", ["-i", "in"], "-o"),
         ("predict", ["-i", "in", "-o", "out", "--checkpoint", "worst"], "--checkpoint"),
+        ("cross_validation", ["-d", "1", "--folds", "0"], "--folds"),
+        ("cross_validation", ["-d", "1", "--folds", "few"], "--folds"),
+        ("cross_validation", [], "-d"),
+        ("ensemble", ["-i", "one", "two"], "-o"),
+        ("ensemble", ["-i", "one", "two", "-o", "out", "--combine", "soup"], "--combine"),
+        ("apply_postprocessing", ["-o", "out"], "-i"),
         ("make_benchmark", ["-d", "1", "-o", "out", "--per_kind", "0"], "--per_kind"),
         ("make_benchmark", ["-d", "1", "-o", "out", "--seed", "x"], "--seed"),
         ("report", ["-p", "in"], "-o"),

@@ -18,7 +18,7 @@ from dataset_conversion.folder import convert_folder
 from nnood.errors import UserError
 from nnood.evaluation.evaluate import evaluate
 from nnood.inference.predict import find_model, predict
-from nnood.inference.predictor import ScorePredictor
+from nnood.inference.predictor import MapPredictor
 from nnood.paths import Roots
 from nnood.phantoms import make_phantom
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
@@ -166,7 +166,7 @@ def test_planning_leaves_plans_and_a_picture_of_the_foreground(user):
     assert plans["nnood"]["foreground_method"] in ("whole", "nonzero", "otsu")
     assert f"Foreground: '{plans['nnood']['foreground_method']}', because" in user.said["plan_and_preprocess"].stdout
     assert f"{user.kind.configuration} (preprocessed, the default)" in user.said["plan_and_preprocess"].stdout
-    assert len(json.loads((folder / "case_folds.json").read_text())) == 5
+    assert len(json.loads((folder / "case_folds.json").read_text())["folds"]) == 5
     assert len(json.loads((folder / "cross_validation" / "nnood.json").read_text())) == 5
 
 
@@ -247,7 +247,7 @@ def test_predicting_again_does_nothing(user, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a network was loaded although there was nothing to do")
 
-    monkeypatch.setattr(ScorePredictor, "__init__", fail)
+    monkeypatch.setattr(MapPredictor, "__init__", fail)
     scores = predict(user.folder / "new", user.folder / "scores", model_of(user), device=CPU)
     assert set(scores) == {*NORMAL, *ANOMALOUS}
     assert times(user.folder / "scores") == before
@@ -279,7 +279,7 @@ def test_a_changed_image_is_predicted_again_and_the_others_are_left(user, tmp_pa
     assert changed == {"new_1.nii.gz", "new_1.nii.gz.txt", "new_1.json", "prediction.json"}
 
 
-def test_folds_are_combined_by_the_mean_of_their_logits(user, tmp_path):
+def test_folds_are_combined_by_the_mean_of_their_scores(user, tmp_path):
     roots = Roots(user.roots.raw, user.roots.preprocessed, tmp_path / "results")
     shutil.copytree(user.roots.results, roots.results)
     train("101", ["1"], roots, epochs=1, iterations=1)
@@ -289,9 +289,7 @@ def test_folds_are_combined_by_the_mean_of_their_logits(user, tmp_path):
         output = tmp_path / "_".join(["scores", *folds])
         predict(user.raw / "imagesTs", output, model, device=CPU)
         maps[" ".join(folds)] = sitk.GetArrayFromImage(score_map(output, "new_3")).astype(float)
-    seen = (maps["0"] > 0) & (maps["1"] > 0)
-    logits = [np.log(maps[fold][seen] / (1 - maps[fold][seen])) for fold in ("0", "1")]
-    np.testing.assert_allclose(maps[""][seen], 1 / (1 + np.exp(-np.mean(logits, axis=0))), rtol=0, atol=5e-3)
+    np.testing.assert_allclose(maps[""], (maps["0"] + maps["1"]) / 2, rtol=0, atol=1e-6)
     assert np.abs(maps["0"] - maps["1"]).max() > 0.01
 
 

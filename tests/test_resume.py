@@ -20,7 +20,7 @@ import torch
 
 from nnood.errors import UserError
 from nnood.inference.predict import find_model, predict
-from nnood.inference.predictor import ScorePredictor
+from nnood.inference.predictor import MapPredictor
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
@@ -322,7 +322,7 @@ def test_predicting_again_does_nothing(smooth, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a network was loaded although there was nothing to do")
 
-    monkeypatch.setattr(ScorePredictor, "__init__", fail)
+    monkeypatch.setattr(MapPredictor, "__init__", fail)
     assert predict_tests(smooth.roots, smooth.folder / "scores") == smooth.scores
     assert times(smooth.folder / "scores") == before
 
@@ -399,7 +399,7 @@ def test_another_configuration_leaves_the_members_as_they_are(copy):
     train("999", ["1"], copy, epochs=1, iterations=1)
     assert plans.read_bytes() == before
     train("999", ["0"], copy, configuration="2d", epochs=1, iterations=1)
-    assert model_of(copy).configuration == "3d_fullres"
+    assert model_of(copy).members[0].configuration == "3d_fullres"
 
 
 def test_other_plans_do_not_mix_with_the_members(copy):

@@ -1,14 +1,19 @@
 """The console commands: parse, call one function, word the errors. No logic."""
 
-from nnood.cli.data import convert, plan_and_preprocess, tasks
+from nnood.cli.data import convert, cross_validation, plan_and_preprocess, tasks
 from nnood.cli.evaluation import evaluate, make_benchmark, report
-from nnood.cli.prediction import predict
+from nnood.cli.prediction import apply_postprocessing, ensemble, predict
+from nnood.cli.selection import find_best_configuration
 from nnood.cli.training import demo, train
 
 __all__ = [
+    "apply_postprocessing",
     "convert",
+    "cross_validation",
     "demo",
+    "ensemble",
     "evaluate",
+    "find_best_configuration",
     "make_benchmark",
     "plan_and_preprocess",
     "predict",

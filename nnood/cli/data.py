@@ -74,6 +74,44 @@ def plan_and_preprocess() -> None:
     execute(parser, run)
 
 
+def cross_validation() -> None:
+    """`nnood_cross_validation`: write and show which cases and tasks each network trains and validates on."""
+    parser = make_parser(
+        "nnood_cross_validation",
+        "Write the folds of a recipe, or check and show those that are there; a user may edit the file.",
+        "nnood_cross_validation -d 101 -r many_tasks_1of5 --groups 'patient[0-9]+'",
+    )
+    parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
+    parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe")
+    parser.add_argument("--scheme", help="per_task, leave_task_out or paired(N); the recipe's if left out")
+    parser.add_argument("--tasks", type=names, default=[], metavar="TASK,...", help="instead of the recipe's")
+    parser.add_argument("--folds", type=positive, metavar="N", help="over cases; five if left out")
+    parser.add_argument(
+        "--groups",
+        metavar="REGEX|CSV",
+        help="which cases stay together: a file of case,group, or what matches the group in a case's name",
+    )
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.training.cross_validation import cross_validate, describe_folds
+
+        made = cross_validate(
+            arguments.dataset,
+            roots,
+            recipe=arguments.recipe,
+            scheme=arguments.scheme,
+            tasks=arguments.tasks,
+            number=arguments.folds,
+            groups=arguments.groups,
+        )
+        print(describe_folds(made.folds))
+        print("".join(f"Folds: {file}\n" for file in made.files), end="")
+        chosen = f" -t {','.join(arguments.tasks)}" if arguments.tasks else ""
+        print(f"Next: nnood_train {arguments.dataset} every -r {arguments.recipe}{chosen}")
+
+    execute(parser, run)
+
+
 def tasks() -> None:
     """`nnood_tasks`: list the synthetic anomalies, or show them on the user's images."""
     parser = make_parser(

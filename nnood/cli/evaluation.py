@@ -45,6 +45,7 @@ def make_benchmark() -> None:
     parser.add_argument("--per_kind", type=positive, default=20, help="anomalous cases of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     parser.add_argument("--fold", type=int, help="take the cases that this fold left out, instead of imagesTs")
+    parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe that the fold is of")
     parser.add_argument("--masks", type=Path, help="folder of masks of real lesions, for the kind lesions")
     parser.add_argument("--foreign", metavar="DATASET", help="data set of another body part, for the kind foreign")
     add_processes(parser)
@@ -59,13 +60,14 @@ def make_benchmark() -> None:
             kinds=arguments.kinds,
             seed=arguments.seed,
             fold=arguments.fold,
+            recipe=arguments.recipe,
             per_kind=arguments.per_kind,
             masks=arguments.masks,
             foreign=arguments.foreign,
             processes=arguments.np,
         )
         print(f"Wrote {len(rows)} cases to {arguments.output}")
-        fold = "" if arguments.fold is None else f" -f {arguments.fold}"
+        fold = "" if arguments.fold is None else f" -r {arguments.recipe} -f {arguments.fold}"
         print(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}{fold}")
 
     execute(parser, run)

@@ -22,24 +22,80 @@ def predict() -> None:
     )
     parser.add_argument("-c", dest="configuration", help="may be left out if one was trained")
     parser.add_argument("-r", dest="recipe", help="may be left out if one was trained")
-    parser.add_argument("--checkpoint", choices=("best", "final"), default="best", help="which of each fold")
+    parser.add_argument("--checkpoint", choices=("best", "final"), help="which of each fold; the best if left out")
+    parser.add_argument(
+        "--plan", type=Path, metavar="FILE", help="inference plan to follow, instead of the data set's own"
+    )
+    parser.add_argument(
+        "--save_mask", action="store_true", help="write masks too, at the plan's threshold for 1 %% false positives"
+    )
     add_device(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.inference.predict import find_model, predict
         from nnood.precision import choose_device
 
-        model = find_model(
+        planned = find_model(
             roots,
             dataset=arguments.dataset,
             recipe=arguments.recipe,
             configuration=arguments.configuration,
             folds=arguments.folds,
-            checkpoint=f"checkpoint_{arguments.checkpoint}.pth",
+            checkpoint=arguments.checkpoint and f"checkpoint_{arguments.checkpoint}.pth",
+            plan=arguments.plan,
         )
         device = choose_device(arguments.device)
-        print("Members: " + "\n         ".join(map(str, model.checkpoints)))
-        scores = predict(arguments.input, arguments.output, model, device=device)
+        print("Members are averaged." if planned.file is None else f"Following the inference plan {planned.file}")
+        print(planned.plan.describe())
+        scores = predict(arguments.input, arguments.output, planned, device=device, save_mask=arguments.save_mask)
+        print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
+
+    execute(parser, run)
+
+
+def ensemble() -> None:
+    """`nnood_ensemble`: several predictions of the same images in one."""
+    parser = make_parser(
+        "nnood_ensemble",
+        "Combine existing predictions of the same images, case by case. Goes on after an interruption.",
+        "nnood_ensemble -i scores_2d scores_3d -o scores_both",
+    )
+    parser.add_argument(
+        "-i", dest="inputs", type=Path, nargs="+", required=True, metavar="FOLDER", help="predictions, two or more"
+    )
+    parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for the combined scores")
+    parser.add_argument(
+        "--combine", choices=("mean", "median", "rank_mean"), default="mean", help="how; the mean if left out"
+    )
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.inference.combine_folders import ensemble
+
+        scores = ensemble(arguments.inputs, arguments.output, combination=arguments.combine)
+        print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
+
+    execute(parser, run)
+
+
+def apply_postprocessing() -> None:
+    """`nnood_apply_postprocessing`: an inference plan's steps on existing predictions."""
+    parser = make_parser(
+        "nnood_apply_postprocessing",
+        "Post-process, calibrate and score plain predictions as an inference plan says. Goes on after an interruption.",
+        "nnood_apply_postprocessing -i plain_scores -o scores -d 101",
+    )
+    parser.add_argument("-i", dest="input", type=Path, required=True, help="predictions that went through no plan")
+    parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for the finished scores")
+    parser.add_argument("-d", dest="dataset", help="data set whose plan to follow; the noted one if left out")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="inference plan to follow, instead")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="the predicted images; noted ones if left out")
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.inference.postprocess_folder import apply_postprocessing, find_plan_file
+
+        file = find_plan_file(arguments.input, roots, dataset=arguments.dataset, plan=arguments.plan)
+        print(f"Following the inference plan {file}")
+        scores = apply_postprocessing(arguments.input, arguments.output, file, roots, images=arguments.images)
         print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
 
     execute(parser, run)

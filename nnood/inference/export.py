@@ -1,4 +1,4 @@
-"""From logits on the network's grid to a score map on the input's, and to files in the MOOD challenge's layout."""
+"""From scores on the network's grid to a score map on the input's, and to files in the MOOD challenge's layout."""
 
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnood.geometry import Geometry
 from nnood.images import write_image
 from nnood.safety import write_text
-from nnood.scores import sample_score
 
 
-def score_map_from_logits(
-    logits: torch.Tensor, properties: dict[str, Any], plans: PlansManager, configuration: ConfigurationManager
+def map_back(
+    scores: torch.Tensor, properties: dict[str, Any], plans: PlansManager, configuration: ConfigurationManager
 ) -> np.ndarray:
-    """Undo nnU-Net's preprocessing on a prediction.
+    """Undo nnU-Net's preprocessing on scores.
+
+    Scores are resampled, not logits: so the mean of members on the network's grid becomes the mean of their score maps.
 
     Args:
-        logits: (1, *S) on the preprocessed grid.
+        scores: (1, *S) in [0, 1] on the preprocessed grid.
         properties: As the preprocessing of the image left them.
         plans: The plans.
         configuration: One of them.
@@ -32,10 +33,10 @@ def score_map_from_logits(
     shape = properties["shape_after_cropping_and_before_resampling"]
     planned = list(configuration.spacing)
     current = planned if len(planned) == len(shape) else [spacing[0], *planned]
-    resampled = configuration.resampling_fn_probabilities(logits.float(), shape, current, spacing)
-    scores = torch.sigmoid(torch.as_tensor(resampled).float())[0].numpy()
+    resampled = configuration.resampling_fn_probabilities(scores.float(), shape, current, spacing)
+    values = torch.as_tensor(resampled).float()[0].clamp(0, 1).numpy()
     whole = np.zeros(properties["shape_before_cropping"], dtype=np.float32)
-    insert_crop_into_image(whole, scores, properties["bbox_used_for_cropping"])
+    insert_crop_into_image(whole, values, properties["bbox_used_for_cropping"])
     return np.ascontiguousarray(whole.transpose(plans.transpose_backward))
 
 
@@ -44,14 +45,16 @@ def prediction_files(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.nii.gz", folder / f"{name}.nii.gz.txt"
 
 
-def write_prediction(score_map: np.ndarray, geometry: Geometry, folder: Path, name: str) -> float:
-    """Write a score map (Z, Y, X) with the geometry of its input, and the sample score beside it.
+def write_prediction(score_map: np.ndarray, score: float, geometry: Geometry, folder: Path, name: str) -> None:
+    """Write a case's score map with the geometry of its input, and the sample score beside it.
 
-    Returns:
-        The sample score.
+    Args:
+        score_map: (Z, Y, X) in [0, 1].
+        score: Of the sample.
+        geometry: Of the input.
+        folder: Where to.
+        name: Of the case.
     """
     map_file, score_file = prediction_files(folder, name)
-    score = sample_score(score_map)
     write_image(score_map.astype(np.float32, copy=False), geometry, map_file)
     write_text(score_file, f"{score:.9g}\n")
-    return score

@@ -2,108 +2,154 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from nnood.case_files import list_cases
-from nnood.datasets import DATASET_NAME, find_dataset_name
 from nnood.errors import UserError, one_error
-from nnood.evaluation.folders import NOTE, read_note
 from nnood.geometry import Geometry
-from nnood.images import read_case
+from nnood.images import read_case, read_image, write_image
+from nnood.inference.ensembling import Combiner
 from nnood.inference.export import prediction_files, write_prediction
-from nnood.inference.predictor import Model, ScorePredictor
+from nnood.inference.finishing import finish, foreground_of, refuse_users_masks
+from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, default_plan, load_plan
+from nnood.inference.members import Member, dataset_with_results, find_members, members_of_plan
+from nnood.inference.notes import describe_members, describe_plan, write_note
+from nnood.inference.predictor import MapPredictor
 from nnood.paths import Roots
-from nnood.safety import plain, read_json, read_receipt, remove_leftovers, sha256, write_json, write_receipt
+from nnood.plan import NnoodPlan
+from nnood.safety import read_receipt, remove_leftovers, write_receipt
 from nnood.training.checkpoints import BEST
-from nnood.training.settings import SETTINGS_FILE, TrainingSettings
-from nnood.training.train import member_folder
 
 logger = logging.getLogger(__name__)
 
 RECEIPTS = ".receipts"
+MASKS = "masks"
+MASK_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Who predicts, and how.
+
+    Attributes:
+        plan: The inference plan.
+        members: Those it names, in its order.
+        file: Where the plan was read from; None if there was none, and members are simply averaged.
+    """
+
+    plan: InferencePlan
+    members: tuple[Member, ...]
+    file: Path | None = None
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return self.members[0].channels
+
+    @property
+    def foreground_method(self) -> str:
+        """How the data set's foreground was found."""
+        return NnoodPlan.from_dict(self.members[0].plans["nnood"]).foreground_method
 
 
 def find_model(
     roots: Roots,
     *,
     dataset: str | None,
-    recipe: str | None,
-    configuration: str | None,
-    folds: Sequence[str],
-    checkpoint: str = BEST,
-) -> Model:
-    """Choose the members to predict with; what is not named must be unique.
+    recipe: str | None = None,
+    configuration: str | None = None,
+    folds: Sequence[str] = (),
+    checkpoint: str | None = None,
+    plan: Path | None = None,
+) -> Planned:
+    """Choose what to predict with: the data set's inference plan if it has one, unless members are named.
 
     Args:
         roots: The three root folders.
         dataset: Id or name; may be left out if one data set has results.
-        recipe: May be left out if one recipe was trained.
-        configuration: May be left out if one was trained, or the default one was.
+        recipe: Of the members.
+        configuration: Of the members.
         folds: Fold numbers or `all`; every finished fold if empty.
-        checkpoint: File name of the checkpoint.
+        checkpoint: File name of the checkpoint; the best one's if None.
+        plan: Another inference plan.
 
     Raises:
-        UserError: If nothing or too much fits.
+        UserError: If nothing or too much fits, the plan is broken, or its members are not as they were.
     """
-    names = sorted(
-        p.name for p in roots.results.glob("Dataset*") if DATASET_NAME.match(p.name) and any(p.glob("*__*__*"))
+    named = bool(recipe or configuration or folds or checkpoint)
+    if plan is not None:
+        if named:
+            raise UserError(f"{plan} names the members already; leave out --plan, or -f, -c, -r and --checkpoint.")
+        return follow_plan(plan, roots, dataset=dataset)
+    name = dataset_with_results(roots, dataset)
+    file = roots.results / name / PLAN_FILE
+    if file.is_file() and not named:
+        return follow_plan(file, roots, dataset=name)
+    members = find_members(
+        roots,
+        dataset=name,
+        recipe=recipe,
+        configuration=configuration,
+        folds=folds,
+        checkpoint=checkpoint or BEST,
     )
-    if dataset is None:
-        if len(names) != 1:
-            there = f"there are {', '.join(names)}" if names else f"{roots.results} holds none, train with nnood_train"
-            raise UserError(f"Name the data set whose networks shall predict (-d); {there}.")
-        name = names[0]
-    else:
-        name = find_dataset_name(dataset, roots)
-    if recipe is not None and configuration is not None:
-        return Model.load(member_folder(roots, name, recipe, configuration), folds, checkpoint)
-    candidates = sorted((roots.results / name).glob(f"*__{recipe or '*'}__{configuration or '*'}"))
-    candidates = [folder for folder in candidates if any(folder.glob(f"fold_*/{checkpoint}"))]
-    if not candidates:
-        raise UserError(f"{roots.results / name} has no trained fold that fits; train one with nnood_train {name} 0.")
-    if len(candidates) > 1:
-        default = [
-            folder
-            for folder in candidates
-            if folder.name.endswith(f"__{read_json(folder / 'plans.json')['nnood']['default_configuration']}")
-        ]
-        candidates = default if len(default) == 1 else candidates
-    if len(candidates) > 1:
-        raise UserError(
-            f"{name} has several trained models ({', '.join(folder.name for folder in candidates)}); "
-            "choose with -r RECIPE and -c CONFIGURATION."
-        )
-    return Model.load(candidates[0], folds, checkpoint)
+    return Planned(default_plan(members), tuple(members))
 
 
-def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -> dict[str, float]:
+def follow_plan(file: Path, roots: Roots, *, dataset: str | None = None) -> Planned:
+    """Read an inference plan and find its members.
+
+    Args:
+        file: The plan.
+        roots: The three root folders.
+        dataset: Id or name of the data set that it must be of; any if None.
+
+    Raises:
+        UserError: If the plan is broken or of another data set, or its members are not as they were.
+    """
+    plan = load_plan(file)
+    if dataset is not None and dataset_with_results(roots, dataset) != plan.dataset:
+        raise UserError(f"{file} is an inference plan of {plan.dataset}, not of {dataset}; correct -d or --plan.")
+    return Planned(plan, tuple(members_of_plan(plan, roots)), file)
+
+
+def predict(
+    inputs: Path, output: Path, planned: Planned, *, device: torch.device, save_mask: bool = False
+) -> dict[str, float]:
     """Write a score map and a sample score for every case of a folder.
 
     Args:
         inputs: Images, named nnU-Net's way (`CASE_0000.nii.gz`) or plainly.
         output: Gets `CASE.nii.gz` (float32 in [0, 1], geometry of the input) and `CASE.nii.gz.txt` per case, and
             `prediction.json`, which says what was predicted with what.
-        model: The members.
+        planned: Members and plan.
         device: Where to compute.
+        save_mask: Whether to write `masks/CASE.nii.gz` too: 1 where the score reaches the plan's threshold at 1 %
+            false positives, 0 elsewhere.
 
     Returns:
         Sample score by case.
 
     Raises:
-        UserError: If cases are broken; the others are finished, and all broken ones are listed.
+        UserError: If the plan cannot be followed, or cases are broken; the others are finished, and all broken ones
+            are listed.
     """
     if output.resolve() == inputs.resolve():
         raise UserError(f"{output} holds the images, which score maps would overwrite; choose another folder (-o).")
-    cases = list_cases(inputs, model.channels)
-    settings = {"plans": model.plans, "members": [sha256(file) for file in model.checkpoints]}
+    refuse_users_masks(planned.plan, planned.foreground_method)
+    threshold = _mask_threshold(planned) if save_mask else None
+    cases = list_cases(inputs, planned.channels)
+    settings = planned.plan.decisive()
     output.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
-    remove_leftovers(output / RECEIPTS)
-    _write_note(output, {**_describe(inputs, model), "cases": sorted(cases)})
+    for folder in (output, output / RECEIPTS, output / MASKS, output / MASKS / RECEIPTS):
+        remove_leftovers(folder)
+    origin = {"images": inputs.absolute(), "plan": describe_plan(planned.plan, planned.file)}
+    write_note(output, {**describe_members(planned.members), **origin, "cases": sorted(cases)})
     scores: dict[str, float] = {}
     faults: list[str] = []
     predictor = None
@@ -113,52 +159,67 @@ def predict(inputs: Path, output: Path, model: Model, *, device: torch.device) -
         known = read_receipt(receipt, settings=settings, inputs=files, outputs=outputs)
         if known is not None:
             scores[name] = known["sample_score"]
-            continue
-        try:
-            image, geometry = read_case(files, model.channels)
-            _refuse_flat(files[0], geometry, model)
-        except UserError as error:
-            faults.append(str(error))
-            continue
-        predictor = predictor or ScorePredictor(model, device)
-        scores[name] = write_prediction(predictor(image, geometry), geometry, output, name)
-        write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": scores[name]})
+        else:
+            try:
+                image, geometry = read_case(files, planned.channels)
+                _refuse_flat(files[0], geometry, planned.members)
+            except UserError as error:
+                faults.append(str(error))
+                continue
+            predictor = predictor or MapPredictor(planned.members, device)
+            combined = _combined(predictor, planned.plan, image, geometry)
+            foreground = foreground_of(image, planned.plan, planned.foreground_method)
+            score_map, score = finish(combined, planned.plan, foreground=foreground, geometry=geometry)
+            (output / MASKS / f"{name}.nii.gz").unlink(missing_ok=True)  # of another score map
+            write_prediction(score_map, score, geometry, output, name)
+            write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": score})
+            scores[name] = score
+        if threshold is not None:
+            _write_mask(output, name, threshold)
     one_error(faults)
     return scores
 
 
-def _write_note(output: Path, note: dict[str, Any]) -> None:
-    """Note what is predicted with what, in a folder that holds nothing else.
+def _combined(predictor: MapPredictor, plan: InferencePlan, image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The members' score maps in one, (Z, Y, X) float32 in [0, 1]."""
+    if plan.combination == "mean":
+        return predictor.mean(image, geometry)
+    combiner = Combiner(plan.combination, count=len(plan.members))
+    for number, score_map in predictor.maps(image, geometry):
+        combiner.add(score_map, plan.members[number].quantiles)
+    return combiner.result()
 
-    Raises:
-        UserError: If there are predictions of other networks that this run does not replace.
-    """
-    note = plain(note)
-    before = read_note(output)
-    if before == note:
-        return
-    others = sorted(set(before.get("cases", ())) - set(note["cases"]))
-    if others and before["members"] != note["members"]:
+
+def _mask_threshold(planned: Planned) -> float:
+    """The score from which on a voxel is in the mask."""
+    if planned.file is None:
         raise UserError(
-            f"{output} holds {others[0]} and more, predicted by other networks; choose another folder (-o)."
+            "Masks need the threshold of an inference plan (--save_mask); run nnood_find_best_configuration, and "
+            "leave out -f, -c, -r and --checkpoint."
         )
-    write_json(output / NOTE, note)
+    threshold = planned.plan.threshold("voxel", MASK_RATE)
+    if threshold is None:
+        raise UserError(
+            f"{planned.file} has no threshold of voxels at a rate of {MASK_RATE}, which --save_mask needs; run "
+            "nnood_find_best_configuration again."
+        )
+    return threshold.value
 
 
-def _describe(inputs: Path, model: Model) -> dict[str, Any]:
-    """What an evaluation or a report of these predictions wants to know."""
-    records = [file.parent / SETTINGS_FILE for file in model.checkpoints]
-    folds = [TrainingSettings.from_dict(read_json(file)).fold for file in records if file.is_file()]
-    known = len(folds) == len(records)
-    return {
-        "dataset": model.folder.parent.name,
-        "images": inputs.absolute(),
-        "members": model.checkpoints,
-        "tasks": sorted({task for fold in folds for task in fold.train_tasks}) if known else None,
-    }
+def _write_mask(output: Path, name: str, threshold: float) -> None:
+    """Write the mask of a finished case, unless that is done already."""
+    score_map, mask = prediction_files(output, name)[0], output / MASKS / f"{name}.nii.gz"
+    receipt, settings = output / MASKS / RECEIPTS / f"{name}.json", {"threshold": threshold}
+    if read_receipt(receipt, settings=settings, inputs=[score_map], outputs=[mask]) is None:
+        values, geometry = read_image(score_map)
+        write_image((values[0] >= np.float32(threshold)).astype(np.uint8), geometry, mask)
+        write_receipt(receipt, settings=settings, inputs=[score_map], outputs=[mask], result={})
 
 
-def _refuse_flat(file: Path, geometry: Geometry, model: Model) -> None:
+def _refuse_flat(file: Path, geometry: Geometry, members: Sequence[Member]) -> None:
     """Keep a 2D image from networks for volumes, which would see a thousand copies of it, one per millimetre."""
-    if geometry.dimensions == 2 and len(model.plans["configurations"][model.configuration]["spacing"]) == 3:
-        raise UserError(f"{file} is a 2D image, but {model.configuration} was trained on volumes; leave the image out.")
+    for member in members:
+        if geometry.dimensions == 2 and len(member.plans["configurations"][member.configuration]["spacing"]) == 3:
+            raise UserError(
+                f"{file} is a 2D image, but {member.configuration} was trained on volumes; leave the image out."
+            )

@@ -1,10 +1,8 @@
-"""nnU-Net's sliding window with trained members: one image in, one score map out."""
+"""nnU-Net's sliding window with trained members: one image in, one score map per member out."""
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,13 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnood.errors import UserError
 from nnood.geometry import Geometry
-from nnood.inference.export import score_map_from_logits
+from nnood.inference.export import map_back
+from nnood.inference.members import Member, plans_digest
 from nnood.network import OneHead, build_network
-from nnood.plan import NnoodPlan
 from nnood.planning.preprocessor import preprocess_image
 from nnood.precision import autocast_for
-from nnood.safety import read_json
-from nnood.training.checkpoints import FINAL, load_checkpoint
+from nnood.training.checkpoints import load_checkpoint
 
 
 class SlidingWindow(nnUNetPredictor):
@@ -31,96 +27,114 @@ class SlidingWindow(nnUNetPredictor):
             return super()._internal_maybe_mirror_and_predict(x).float()
 
 
-@dataclass(frozen=True)
-class Model:
-    """Trained members of one recipe and configuration.
+class _Group:
+    """Members that share plans and configuration, and so the preprocessed image and the shape of the network."""
 
-    Attributes:
-        folder: Where they live.
-        plans: nnU-Net's plans with nnood's block.
-        configuration: Name of the configuration.
-        dataset_json: In nnU-Net's keys.
-        checkpoints: One file per member.
-    """
-
-    folder: Path
-    plans: dict[str, Any]
-    configuration: str
-    dataset_json: dict[str, Any]
-    checkpoints: tuple[Path, ...]
-
-    @classmethod
-    def load(cls, folder: Path, folds: Sequence[str], checkpoint: str) -> "Model":
-        """Read what lies beside the members.
+    def __init__(self, member: Member, device: torch.device) -> None:
+        """Build the network.
 
         Args:
-            folder: `TRAINER__RECIPE__CONFIGURATION`.
-            folds: Fold numbers or `all`; every finished fold if empty.
-            checkpoint: File name of the checkpoint in each fold.
-
-        Raises:
-            UserError: If there is no trained fold, or not the wanted ones.
-        """
-        found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
-        finished = [fold for fold in found if (folder / f"fold_{fold}" / FINAL).exists()]
-        # The network on all cases is no sixth member of an ensemble; it is used when asked for or alone.
-        wanted = list(folds) or [fold for fold in finished if fold != "all"] or finished
-        missing = [fold for fold in wanted if fold not in found]
-        if missing:
-            has = f"trained are {', '.join(found)}" if found else "no fold has been trained"
-            raise UserError(f"{folder} has no trained fold {missing[0]}; {has}, use nnood_train.")
-        if not wanted:
-            raise UserError(
-                f"{folder} has no finished fold; go on with nnood_train --continue, or name an unfinished one with -f."
-            )
-        plans = read_json(folder / "plans.json")
-        NnoodPlan.from_dict(plans["nnood"])
-        configuration = folder.name.split("__")[-1]
-        files = tuple(folder / f"fold_{fold}" / checkpoint for fold in wanted)
-        return cls(folder, plans, configuration, read_json(folder / "dataset.json"), files)
-
-    @property
-    def channels(self) -> int:
-        """Input channels."""
-        return len(self.dataset_json["channel_names"])
-
-
-class ScorePredictor:
-    """Turns images into score maps, one at a time."""
-
-    def __init__(self, model: Model, device: torch.device) -> None:
-        """Load all members.
-
-        Args:
-            model: Which members.
+            member: One of them.
             device: Where to compute.
         """
-        self._model = model
-        self._plans = PlansManager(model.plans)
-        self._configuration = self._plans.get_configuration(model.configuration)
-        contents = [load_checkpoint(file, torch.device("cpu")) for file in model.checkpoints]
-        weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
-        mirror = tuple(contents[0]["mirror_axes"]) or None
-        network = build_network(self._configuration, model.channels, deep_supervision=False)
+        self._dataset_json = member.dataset_json
+        self._plans = PlansManager(member.plans)
+        self._configuration = self._plans.get_configuration(member.configuration)
+        network = build_network(self._configuration, member.channels, deep_supervision=False)
         with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
-            self._window = SlidingWindow(device=device, use_mirroring=mirror is not None, allow_tqdm=False)
+            self._window = SlidingWindow(device=device, allow_tqdm=False)
         self._window.manual_initialization(
-            network, self._plans, self._configuration, weights, model.dataset_json, "nnood", mirror
+            network, self._plans, self._configuration, [], member.dataset_json, "nnood", None
         )
         self._window.label_manager = OneHead.of(self._window.label_manager)
 
-    def __call__(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """Predict one image.
+    def preprocess(self, image: np.ndarray, geometry: Geometry) -> tuple[torch.Tensor, dict[str, Any]]:
+        """The image (C, *S) on the network's grid, and the way back."""
+        data, _, properties = preprocess_image(
+            image, None, geometry, self._plans, self._configuration, self._dataset_json
+        )
+        return torch.from_numpy(data), properties
+
+    def scores(self, data: torch.Tensor, weights: dict[str, Any], mirror_axes: tuple[int, ...]) -> torch.Tensor:
+        """What one member says: (1, *S) in [0, 1], on the network's grid."""
+        self._window.list_of_parameters = [weights]
+        self._window.use_mirroring = bool(mirror_axes)
+        self._window.allowed_mirroring_axes = mirror_axes or None
+        return torch.sigmoid(self._window.predict_logits_from_preprocessed_data(data).float())
+
+    def map_back(self, scores: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
+        """The score map (Z, Y, X) on the image's grid."""
+        return map_back(scores, properties, self._plans, self._configuration)
+
+
+class MapPredictor:
+    """Turns images into score maps, one member after the other; keeps all weights, and nothing of an image."""
+
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+        """Load all members, verified.
+
+        Args:
+            members: Who predicts; they may differ in plans and configuration.
+            device: Where to compute.
+
+        Raises:
+            UserError: If a checkpoint is missing or damaged.
+        """
+        contents = [load_checkpoint(member.file, torch.device("cpu")) for member in members]
+        self._weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
+        self._mirror_axes = [tuple(content["mirror_axes"]) for content in contents]
+        keys = [(member.configuration, plans_digest(member.plans, member.configuration)) for member in members]
+        self._groups: dict[tuple[str, str], _Group] = {}
+        for member, key in zip(members, keys, strict=True):
+            if key not in self._groups:
+                self._groups[key] = _Group(member, device)
+        self._keys = keys
+
+    def maps(
+        self, image: np.ndarray, geometry: Geometry, chosen: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Predict one image with each member on its own. The image is preprocessed once for all that share plans.
 
         Args:
             image: Values (C, Z, Y, X) as `nnood.images.read_case` gives them.
             geometry: Of the image.
+            chosen: Numbers of the members; all of them if None.
+
+        Yields:
+            Number of the member and its score map (Z, Y, X) float32 in [0, 1], 0 outside of what the network saw.
+        """
+        for key, numbers in self._by_group(chosen).items():
+            group = self._groups[key]
+            data, properties = group.preprocess(image, geometry)
+            for number in numbers:
+                scores = group.scores(data, self._weights[number], self._mirror_axes[number])
+                yield number, group.map_back(scores, properties)
+
+    def mean(self, image: np.ndarray, geometry: Geometry, chosen: Sequence[int] | None = None) -> np.ndarray:
+        """The mean of `maps`, resampled once for all members that share plans.
+
+        Args:
+            image: Values (C, Z, Y, X).
+            geometry: Of the image.
+            chosen: Numbers of the members; all of them if None.
 
         Returns:
-            Score map (Z, Y, X) float32 in [0, 1], 0 outside of what the network saw. Members are averaged as logits.
+            Score map (Z, Y, X) float32 in [0, 1].
         """
-        data, _, properties = preprocess_image(
-            image, None, geometry, self._plans, self._configuration, self._model.dataset_json
-        )
-        logits = self._window.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-        return score_map_from_logits(logits, properties, self._plans, self._configuration)
+        groups = self._by_group(chosen)
+        total = np.zeros(image.shape[1:], dtype=np.float64)
+        for key, numbers in groups.items():
+            group = self._groups[key]
+            data, properties = group.preprocess(image, geometry)
+            summed = torch.zeros(1, *data.shape[1:])
+            for number in numbers:
+                summed += group.scores(data, self._weights[number], self._mirror_axes[number])
+            total += len(numbers) * group.map_back(summed / len(numbers), properties).astype(np.float64)
+        return (total / sum(map(len, groups.values()))).astype(np.float32)
+
+    def _by_group(self, chosen: Sequence[int] | None) -> dict[tuple[str, str], list[int]]:
+        """The chosen members of each group."""
+        groups: dict[tuple[str, str], list[int]] = {}
+        for number in range(len(self._keys)) if chosen is None else chosen:
+            groups.setdefault(self._keys[number], []).append(number)
+        return groups

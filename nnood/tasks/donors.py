@@ -33,6 +33,15 @@ class Donors:
         self._bank.extend(self._batch)
         self._batch = [(case, image.detach()) for case, image in zip(cases, images, strict=True)]
 
+    def state(self) -> list[tuple[str, torch.Tensor]]:
+        """Case and image, on the CPU, of all that later batches may borrow from: the bank and the current batch."""
+        return [(case, image.clone().cpu()) for case, image in (*self._bank, *self._batch)]
+
+    def restore(self, state: Sequence[tuple[str, torch.Tensor]]) -> None:
+        """Go on from a `state`: the next `begin_batch` finds the bank as it would have been."""
+        self._bank.clear()
+        self._batch = list(state)
+
     def image(self, target: int, generator: torch.Generator) -> torch.Tensor | None:
         """Another case's image.
 

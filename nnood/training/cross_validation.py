@@ -1,114 +1,183 @@
 """Which cases and tasks each fold trains and validates on: written once, then read by everything else."""
 
-from dataclasses import asdict, dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nnunetv2.utilities.crossval_split import generate_crossval_split
-
+from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
+from nnood.paths import Roots
+from nnood.plan import CASE_LIST_FILE
 from nnood.safety import read_json, write_json
 from nnood.tasks import TASKS
-from nnood.training.recipes import Recipe
+from nnood.training.case_folds import (
+    CASE_FOLDS_FILE,
+    case_folds,
+    read_case_folds,
+    split_faults,
+    write_case_folds,
+)
+from nnood.training.case_groups import find_groups
+from nnood.training.choices import load_plans, with_tasks
+from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
+from nnood.training.schemes import Fold, make_folds
 
-FOLDS = 5
-SEED = 12345  # nnU-Net's
+__all__ = [
+    "CrossValidation",
+    "Fold",
+    "cross_validate",
+    "describe_folds",
+    "fold_for_all",
+    "folds_file",
+    "load_folds",
+    "write_folds",
+]
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One entry of the cross-validation.
+class CrossValidation:
+    """The folds of a recipe on a data set.
 
     Attributes:
-        train_cases: Cases to train on.
-        val_cases: Held-out cases.
-        train_tasks: Tasks to train on.
-        val_tasks: Tasks to validate with.
+        recipe: Name of the recipe; of its own if the user chose the tasks.
+        folds: One network each.
+        files: Where they are written.
     """
 
-    train_cases: tuple[str, ...]
-    val_cases: tuple[str, ...]
-    train_tasks: tuple[str, ...]
-    val_tasks: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready content."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Fold":
-        """Read an entry back.
-
-        Raises:
-            KeyError: If a key is missing.
-            TypeError: If an entry is no list of names.
-        """
-        for key in cls.__dataclass_fields__:
-            names = content[key]
-            if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-                raise TypeError(f"{key} is {names!r}, expected a list of names")
-        return cls(**{key: tuple(content[key]) for key in cls.__dataclass_fields__})
+    recipe: str
+    folds: list[Fold]
+    files: list[Path]
 
 
-def case_folds(folder: Path, cases: list[str]) -> list[dict[str, list[str]]]:
-    """The data set's folds over cases, shared by all recipes; written when first needed.
+def cross_validate(
+    dataset: str,
+    roots: Roots,
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    scheme: str | None = None,
+    tasks: Sequence[str] = (),
+    number: int | None = None,
+    groups: str | None = None,
+) -> CrossValidation:
+    """Write a recipe's folds; check and return those that are there, edited by hand or not, if nothing is asked for.
 
     Args:
-        folder: The preprocessed data set.
-        cases: All training cases.
-
-    Returns:
-        Per fold `train` and `val`: five folds, or as many as there are cases if fewer.
+        dataset: Id or name of a planned data set.
+        roots: The three root folders.
+        recipe: Name of a recipe.
+        scheme: In the place of the recipe's.
+        tasks: In the place of the recipe's; the name of the file says so.
+        number: Of folds over cases; None: as many as there are, or five.
+        groups: Which cases stay together (`find_groups`); None: as it is, or every case alone.
 
     Raises:
-        UserError: If there are fewer than two cases.
+        UserError: If the data set has not been planned, a choice does not exist or fit, a file is faulty, or holds
+            other folds than wanted.
     """
-    file = folder / "case_folds.json"
-    if not file.exists():
-        if len(cases) < 2:
-            raise UserError(f"{folder.name} has {len(cases)} training case; cross-validation needs at least 2.")
-        splits = generate_crossval_split(sorted(cases), seed=SEED, n_splits=min(FOLDS, len(cases)))
-        write_json(file, [{"train": list(map(str, s["train"])), "val": list(map(str, s["val"]))} for s in splits])
-    return read_json(file)
+    name = find_dataset_name(dataset, roots)
+    load_plans(roots, name)
+    folder = roots.preprocessed / name
+    chosen = with_tasks(get_recipe(recipe), tasks)
+    chosen = dataclasses.replace(chosen, scheme=scheme or chosen.scheme)
+    cases = read_json(folder / CASE_LIST_FILE)
+    found = None if groups is None else find_groups(groups, cases)
+    if scheme is None and number is None and groups is None:
+        folds = load_folds(folder, chosen, cases)
+    else:
+        folds = write_folds(folder, chosen, cases, number=number, groups=found)
+    files = [folder / CASE_FOLDS_FILE, folds_file(folder, chosen.name)]
+    return CrossValidation(chosen.name, folds, [file for file in files if file.exists()])
+
+
+def folds_file(folder: Path, recipe: str) -> Path:
+    """The file of a recipe's folds in a preprocessed data set."""
+    return folder / "cross_validation" / f"{recipe}.json"
 
 
 def load_folds(folder: Path, recipe: Recipe, cases: list[str]) -> list[Fold]:
     """The folds of a recipe from `cross_validation/RECIPE.json`; written by the recipe's scheme when first needed.
 
+    Args:
+        folder: The preprocessed data set.
+        recipe: The recipe.
+        cases: All training cases of the data set.
+
     Raises:
-        UserError: If the file, which a user may edit, names unknown cases or tasks, or trains on a validation case.
+        UserError: If the file, which a user may edit, names unknown cases or tasks, or trains on a case or group that
+            it validates on; or if the folds over cases are faulty.
     """
-    file = folder / "cross_validation" / f"{recipe.name}.json"
+    file = folds_file(folder, recipe.name)
     if not file.exists():
-        tasks = tuple(recipe.tasks)
-        folds = [Fold(tuple(s["train"]), tuple(s["val"]), tasks, tasks) for s in case_folds(folder, cases)]
-        write_json(file, [fold.to_dict() for fold in folds])
-    content = read_json(file)
-    try:
-        folds = [Fold.from_dict(entry) for entry in content]
-    except (KeyError, TypeError) as error:
+        return write_folds(folder, recipe, cases)
+    shared = (folder / CASE_FOLDS_FILE).exists()
+    return _read_folds(file, cases, read_case_folds(folder, cases).groups if shared else {})
+
+
+def write_folds(
+    folder: Path,
+    recipe: Recipe,
+    cases: list[str],
+    *,
+    number: int | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> list[Fold]:
+    """Write the folds over cases and those of a recipe, by its scheme; files that hold just these stay.
+
+    Args:
+        folder: The preprocessed data set.
+        recipe: The recipe.
+        cases: All training cases of the data set.
+        number: Of folds over cases; None: as many as there are, or five.
+        groups: Case to the group whose cases stay together; None: as it is, or every case alone.
+
+    Raises:
+        UserError: If a file is faulty or holds other folds, or the scheme does not fit; then nothing is written.
+    """
+    file = folds_file(folder, recipe.name)
+    shared = case_folds(folder, cases, number=number, groups=groups)
+    folds = make_folds(recipe.scheme, shared.folds, tuple(recipe.tasks))
+    if file.exists() and _read_folds(file, cases, shared.groups) != folds:
         raise UserError(
-            f"{file} must be a list of folds with train_cases, val_cases, train_tasks and val_tasks ({error})."
-        ) from error
-    one_error([fault for number, fold in enumerate(folds) for fault in _faults(f"{file}, fold {number}", fold, cases)])
+            f"{file} holds other folds than the scheme {recipe.scheme} would make; train with it as it is, or delete "
+            "it to have it made anew."
+        )
+    write_case_folds(folder, shared)
+    if not file.exists():
+        write_json(file, [fold.to_dict() for fold in folds])
     return folds
 
 
-def _faults(where: str, fold: Fold, cases: list[str]) -> list[str]:
+def _read_folds(file: Path, cases: list[str], groups: Mapping[str, str]) -> list[Fold]:
+    """Read a recipe's folds and check them."""
+    content = read_json(file)
+    try:
+        if not isinstance(content, list):
+            raise TypeError(f"it is a {type(content).__name__}")
+        folds = [Fold.from_dict(entry) for entry in content]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} must be a list of folds with train_cases, val_cases, train_tasks and val_tasks ({error}); correct "
+            "it, or delete it to have it made anew."
+        ) from error
+    if not folds:
+        raise UserError(f"{file} holds no fold; delete it to have it made anew.")
+    numbered = enumerate(folds)
+    one_error([fault for number, fold in numbered for fault in _faults(f"{file}, fold {number}", fold, cases, groups)])
+    return folds
+
+
+def _faults(where: str, fold: Fold, cases: list[str], groups: Mapping[str, str]) -> list[str]:
     """What is wrong with a fold, in sentences."""
-    faults = []
+    faults = split_faults(where, fold.train_cases, fold.val_cases, groups)
     unknown = sorted({*fold.train_cases, *fold.val_cases} - set(cases))
     if unknown:
         faults.append(f"{where}: unknown case {unknown[0]}; correct the name or delete the file to have it made anew.")
-    both = sorted(set(fold.train_cases) & set(fold.val_cases))
-    if both:
-        faults.append(f"{where}: case {both[0]} is in both training and validation; remove it from one.")
     tasks = sorted({*fold.train_tasks, *fold.val_tasks} - set(TASKS))
     if tasks:
         faults.append(f"{where}: unknown task {tasks[0]!r}; known are {', '.join(TASKS)}.")
     empty = [key for key in Fold.__dataclass_fields__ if not getattr(fold, key)]
-    if empty:
-        faults.append(f"{where}: {empty[0]} is empty.")
+    faults += [f"{where}: {key} is empty; fill it in or delete the file to have it made anew." for key in empty]
     return faults
 
 
@@ -116,3 +185,15 @@ def fold_for_all(recipe: Recipe, cases: list[str]) -> Fold:
     """nnU-Net's fold `all`: one network on all cases and tasks; its validation is on training cases, so optimistic."""
     tasks = tuple(recipe.tasks)
     return Fold(tuple(cases), tuple(cases), tasks, tasks)
+
+
+def describe_folds(folds: Sequence[Fold]) -> str:
+    """A table of folds for the user to read: numbers of cases, and names of tasks."""
+    rows = [("fold", "training cases", "validation cases", "training tasks", "validation tasks")]
+    for number, fold in enumerate(folds):
+        counts = str(len(fold.train_cases)), str(len(fold.val_cases))
+        rows.append((str(number), *counts, ", ".join(fold.train_tasks), ", ".join(fold.val_tasks)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -33,8 +33,14 @@ def normal_variation(
     return (-limit, limit), tuple(sorted(axis for axis in stored if axis >= 0))
 
 
-def feed(loader: nnUNetDataLoader, device: torch.device) -> Any:
-    """Worker processes beside a GPU; this process on a CPU, where others would only compete with the network."""
+def feed(loader: nnUNetDataLoader, device: torch.device, seed: int) -> Any:
+    """Worker processes beside a GPU; this process on a CPU, where others would only compete with the network.
+
+    Args:
+        loader: Makes the batches.
+        device: Where the network computes.
+        seed: Of worker processes, each of which has its own randomness; in this process, whoever asks for a batch seeds.
+    """
     workers = get_allowed_n_proc_DA() if device.type != "cpu" else 0
     if workers == 0:
         return SingleThreadedAugmenter(loader, None)
@@ -43,7 +49,7 @@ def feed(loader: nnUNetDataLoader, device: torch.device) -> Any:
         None,
         workers,
         num_cached=max(6, workers // 2),
-        seeds=None,
+        seeds=[(seed + number) % 2**32 for number in range(workers)],
         pin_memory=device.type == "cuda",
         wait_time=0.002,
     )

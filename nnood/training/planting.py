@@ -18,7 +18,7 @@ class Planter:
     """A recipe's mixture of tasks, with its donors and its randomness.
 
     Attributes:
-        failed: Anomalies that could not be planted since the last `start`.
+        failed: Anomalies that could not be planted since the last `start_epoch`.
     """
 
     def __init__(
@@ -52,11 +52,23 @@ class Planter:
         self._generator = torch.Generator()
         self.failed = 0
 
-    def start(self, seed: int) -> None:
+    def start_epoch(self, seed: int) -> None:
         """Begin anew from a seed: an empty bank of donors or, if there are lenders, new patches of theirs."""
-        self._generator.manual_seed(seed)
         self._donors = Donors(external=self._external_patches(seed))
         self.failed = 0
+
+    def start_step(self, seed: int) -> None:
+        """Make all that follows depend on a seed, the bank of donors, and nothing else."""
+        self._generator.manual_seed(seed)
+
+    def state(self) -> dict[str, Any]:
+        """What an epoch has left so far, in tensors and plain values."""
+        return {"donors": self._donors.state(), "failed": self.failed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of the same epoch, after `start_epoch`."""
+        self._donors.restore([(case, image.to(self._device)) for case, image in state["donors"]])
+        self.failed = state["failed"]
 
     def __call__(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Plant anomalies in a batch of nnU-Net's loader: image (B, C, *S) and label (B, 1, *S) on the device."""

@@ -1,11 +1,9 @@
 """Recipes: named, complete training set-ups."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nnood.errors import UserError
-
-SCHEMES = ("per_task",)
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,7 @@ class Recipe:
     Attributes:
         name: By which a user asks for it.
         summary: One line on what it is and where it comes from.
-        scheme: How folds are made (`nnood.training.cross_validation`).
+        scheme: How folds are made (`nnood.training.schemes.SCHEMES`).
         tasks: Task name to its share of the training images.
         normal: Share of training images left normal, relative to the same sum.
         repeat: Probability of one more anomaly in the image after each, up to four; None: as each task's paper has it.
@@ -25,6 +23,8 @@ class Recipe:
         weight_decay: Of AdamW.
         epochs: Number of epochs.
         iterations: Training steps per epoch.
+        validate_whole_every: Epochs from one validation on whole cases to the next; 0: never.
+        stop_at: Voxel average precision on patches with the training tasks at which training ends; None: it never does.
     """
 
     name: str
@@ -39,6 +39,8 @@ class Recipe:
     iterations: int
     label: str = "flipped_gaussian"
     donors: str = ""
+    validate_whole_every: int = 50
+    stop_at: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""
@@ -52,22 +54,35 @@ class Recipe:
 
 DEFAULT_RECIPE = "nnood"
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name=DEFAULT_RECIPE,
-            summary="Mixture of brighter or darker, foreign, warped and deformed tissue, classic five folds.",
-            scheme="per_task",
-            tasks={"smooth_intensity": 1.0, "mood22_smooth": 1.0, "dag": 1.0, "source": 1.0},
-            normal=0.25,
-            repeat=0.5,
-            learning_rate=3e-3,
-            weight_decay=1e-5,
-            epochs=1000,
-            iterations=250,
-        ),
+NNOOD = Recipe(
+    name=DEFAULT_RECIPE,
+    summary="Mixture of brighter or darker, foreign, warped and deformed tissue, classic five folds.",
+    scheme="per_task",
+    tasks={"smooth_intensity": 1.0, "mood22_smooth": 1.0, "dag": 1.0, "source": 1.0},
+    normal=0.25,
+    repeat=0.5,
+    learning_rate=3e-3,
+    weight_decay=1e-5,
+    epochs=1000,
+    iterations=250,
+)
+
+
+def _many_tasks(trained: int) -> Recipe:
+    """Folds paired with tasks: each network trains on some of five tasks and is validated on the others."""
+    return replace(
+        NNOOD,
+        name=f"many_tasks_{trained}of5",
+        summary=f'{trained} of 5 pairs of fold and task; Baugh et al., "Many tasks make light work", MICCAI 2023.',
+        scheme=f"paired({trained})",
+        tasks=dict.fromkeys(("poisson_inter", "poisson_intra", "sink", "source", "smooth_intensity"), 1.0),
+        normal=0.0,
+        repeat=None,
     )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (NNOOD, _many_tasks(1), _many_tasks(2), _many_tasks(3), _many_tasks(4))
 }
 
 

@@ -1,8 +1,9 @@
 """nnU-Net's trainer, taught to find synthetic anomalies that are planted on the device, batch by batch."""
 
 import contextlib
+import io
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from nnood.network import OneHead, build_network
@@ -21,23 +23,37 @@ from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
 from nnood.precision import autocast_for
 from nnood.safety import write_json
-from nnood.training.checkpoints import BEST, FINAL, LATEST, load_checkpoint, save_checkpoint
+from nnood.training.checkpoints import BEST, FINAL, load_checkpoint, save_checkpoint, save_latest
+from nnood.training.distributed import Team
 from nnood.training.fixed_anomalies import seed_of
 from nnood.training.loading import feed, normal_variation
 from nnood.training.log import AnomalyLog
-from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label, entropy
+from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label
 from nnood.training.planting import Planter
 from nnood.training.settings import TrainingSettings
+from nnood.training.signals import Stopped, StopRequest
 from nnood.training.task_settings import task_settings
-from nnood.training.validation import FixedPatches, TaskScores
+from nnood.training.validation import FixedPatches, score_patches
+from nnood.training.whole_cases import WholeCases, is_due, make_window, score_whole_cases
 
 PRIOR_BATCHES = 8
+SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
 
 class NnoodTrainer(nnUNetTrainer):
     """Trains one member.
 
     Everything of nnood's comes in `plans["nnood"]`: a `NnoodPlan` and, as `training`, the `TrainingSettings`.
+
+    The state of a run is: weights, optimiser, schedule and log; `current_epoch` and `step` (how many are finished); and,
+    within an epoch, what `_rank_state` says. All randomness is seeded anew for each step, so there is no other.
+
+    Attributes:
+        team: The ranks of this run, nnU-Net's constructor leaves no room for it; set before anything else is called.
+        stop: Whether the run was asked to end; likewise.
+        step: Number of finished steps of the current epoch.
+        best: The best `AnomalyLog.figure` so far.
+        is_saturated: Whether the training tasks reached the recipe's `stop_at`.
     """
 
     label_manager: LabelManager
@@ -52,15 +68,17 @@ class NnoodTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if not self.is_ddp:
-            self.device = device  # nnU-Net would take GPU 0 whichever was asked for
+        if not self.is_ddp or device.type == "cpu":
+            self.device = device  # nnU-Net would take GPU 0 whichever was asked for, and several ranks for several GPUs
+            self.grad_scaler = self.grad_scaler if device.type == "cuda" else None
+        self.team, self.stop = Team(), StopRequest()
         self.plan = NnoodPlan.from_dict(plans["nnood"])
         self.settings = TrainingSettings.from_dict(plans["nnood"]["training"])
         recipe = self.settings.recipe
         self.num_epochs, self.num_iterations_per_epoch = recipe.epochs, recipe.iterations
         self.initial_lr, self.weight_decay = recipe.learning_rate, recipe.weight_decay
         self.label_manager = OneHead.of(self.label_manager)
-        self.logger.local_logger = AnomalyLog()
+        self.log = self.logger.local_logger = AnomalyLog()
         folder = Path(self.preprocessed_dataset_folder_base)
         # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
         self.task_settings = task_settings(self.plan, configuration, self.configuration_manager.spacing, folder)
@@ -73,10 +91,13 @@ class NnoodTrainer(nnUNetTrainer):
             patch_size=self.configuration_manager.patch_size,
             device=self.device,
         )
-        self.best_voxel_ap = -1.0
-        self.scores = TaskScores()
+        self.step = 0
+        self.losses: list[float] = []
+        self.best = (-1, 0.0)
+        self.is_saturated = False
+        self.restored: dict[str, Any] = {}
         self.bar: tqdm | None = None
-        self.steps_started = 0.0
+        self.epoch_started = self.saved = 0.0
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
@@ -94,9 +115,6 @@ class NnoodTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         """Build network, optimiser and loss from the run's seed."""
         torch.manual_seed(self._seed("weights"))
-        super().initialize()
-        self.dataset_class = CaseStore
-
     def _seed(self, *parts: str) -> int:
         return seed_of(str(self.settings.seed), str(self.fold), str(self.local_rank), *parts) % 2**32
 
@@ -149,20 +167,20 @@ class NnoodTrainer(nnUNetTrainer):
             oversample_foreground_percent=self.oversample_foreground_percent,
             transforms=transforms,
         )
+        fold = self.settings.fold
         fixed = FixedPatches(
             validation,
-            self.settings.fold.val_tasks,
+            tuple(dict.fromkeys((*fold.val_tasks, *self._followed_tasks))),
             self.task_settings,
             dataset=self.plans_manager.dataset_name,
-            donors=self.settings.fold.train_cases,
+            donors=self._donor_cases,
             patch_size=patch_size,
             batch_size=self.batch_size,
             device=self.device,
         )
-        self.num_val_iterations_per_epoch = len(fixed)
-        return feed(loader, self.device), fixed.endless()
+        return feed(loader, self.device, self._seed("workers", str(self.current_epoch), str(self.step))), fixed
 
-    # ---- the loop's hooks ---------------------------------------------------------------------------------------
+    # ---- the loop and its hooks ---------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         """Prepare loaders; a fresh run's output starts at the log-odds of the prior."""
@@ -171,40 +189,51 @@ class NnoodTrainer(nnUNetTrainer):
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
-        write_json(Path(self.output_folder_base) / "dataset.json", self.dataset_json)
-        if self.current_epoch == 0:
+        self.saved = monotonic()
+        if self.local_rank == 0:
+            write_json(Path(self.output_folder_base) / "dataset.json", self.dataset_json)
+        if self.current_epoch == self.step == 0:
             self._start_at_prior()
 
     def _start_at_prior(self) -> None:
         """Set the bias of every output layer to the log-odds of the labels' mean, measured on a few batches."""
-        self._seed_epoch("prior")
-        labels = [self.planter(next(self.dataloader_train))[1] for _ in range(PRIOR_BATCHES)]
-        prior = float(torch.stack([label.mean() for label in labels]).mean().clamp(1e-4, 0.5))
+        self.planter.start_epoch(self._seed("prior"))
+        self._seed_step("prior")
+        labels = [self.planter(next(self.dataloader_train))[1].mean() for _ in range(PRIOR_BATCHES)]
+        measured = self.team.gather(float(torch.stack(labels).mean()))
+        prior = float(np.clip(self.team.share(np.mean(measured) if measured else 0.0), 1e-4, 0.5))
         bias = float(np.log(prior / (1 - prior)))
         self.print_to_log_file(f"Mean label: {prior:.5f}; the output's bias starts at {bias:.3f}.")
         with torch.no_grad():
             for layer in self._plain_network().decoder.seg_layers:
                 layer.bias.fill_(bias)
 
-    def _plain_network(self) -> Any:
-        network = self.network.module if self.is_ddp else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
-
-    def _seed_epoch(self, *parts: str) -> None:
-        """Seed everything random of an epoch, so that a resumed run goes on as if it had never stopped."""
+    def _seed_step(self, *parts: str) -> None:
+        """Seed everything random, so that what follows is the same whatever came before."""
         seed = self._seed(*parts)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        self.planter.start(seed)
+        self.planter.start_step(seed)
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch and open its progress bar."""
+        """Open the epoch, or what is left of it, and its progress bar."""
         self.network.train()
-        self._seed_epoch(f"epoch {self.current_epoch}")
-        self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
-        title = f"Epoch {self.current_epoch + 1}/{self.num_epochs}"
-        self.steps_started = time()
-        self.bar = tqdm(total=self.num_iterations_per_epoch, desc=title, unit="step", leave=False, disable=None)
+        self.planter.start_epoch(self._seed(f"epoch {self.current_epoch}"))
+        self.epoch_started = time() - self.restored.pop("seconds", 0.0)
+        ranks = self.restored.pop("ranks", [])
+        if self.local_rank < len(ranks):  # more ranks than before have nothing to go on from
+            self.losses = list(ranks[self.local_rank]["losses"])
+            self.planter.restore(ranks[self.local_rank])
+        if self.step == 0:
+            self.log.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
+        self.bar = tqdm(
+            total=self.num_iterations_per_epoch,
+            initial=self.step,
+            desc=f"Epoch {self.current_epoch + 1}/{self.num_epochs}",
+            unit="step",
+            leave=False,
+            disable=True if self.local_rank else None,
+        )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of nnU-Net's on planted anomalies."""
@@ -226,80 +255,87 @@ class NnoodTrainer(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Close the bar and log the loss and the anomalies that could not be planted."""
-        super().on_train_epoch_end(train_outputs)
-        self.logger.log("failed", self.planter.failed, self.current_epoch)
-        seconds = (time() - self.steps_started) / self.num_iterations_per_epoch
-        self.logger.log("seconds_per_step", seconds, self.current_epoch)
         if self.bar is not None:
             self.bar.close()
-        if self.logger.get_value("train_losses", -1) is None:  # how the log keeps what is not finite
+        seconds = time() - self.epoch_started
+        ranks = self.team.gather((self.losses, self.planter.failed))
+        losses = [loss for losses, _ in ranks for loss in losses]
+        mean, failed = self.team.share((float(np.mean(losses)), sum(failed for _, failed in ranks)) if ranks else None)
+        if not np.isfinite(mean):
             raise FloatingPointError(
                 f"The training loss of epoch {self.current_epoch} is not finite; training stopped."
             )
+        self.log.log("epoch_start_timestamps", self.epoch_started, self.current_epoch)
+        self.log.log("train_losses", mean, self.current_epoch)
+        self.log.log("failed", failed, self.current_epoch)
+        self.log.log("seconds_per_step", seconds / self.num_iterations_per_epoch, self.current_epoch)
 
-    def on_validation_epoch_start(self) -> None:
-        """Start with empty figures."""
-        super().on_validation_epoch_start()
-        self.scores = TaskScores()
+    def _validate_patches(self) -> None:
+        """Score the fixed patches; find out whether the training tasks are learned."""
+        network = self._own_network().eval()
 
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Loss at full resolution, and scores, of one fixed batch."""
-        cuda = torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext()
-        with autocast_for(self.device), cuda:
-            logits = self.network(batch["data"])[0].float()
-        loss = SoftBinaryCrossEntropy()(logits, batch["target"])
-        self.scores.add(torch.sigmoid(logits), batch["target"], batch["tasks"])
-        return {"loss": float(loss), "images": len(logits)}
+        def predict(images: torch.Tensor) -> torch.Tensor:
+            cuda = torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext()
+            with autocast_for(self.device), cuda:
+                return network(images)[0]
 
-    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """Log loss, the prior's entropy and average precision per task."""
-        loss = np.average([o["loss"] for o in val_outputs], weights=[o["images"] for o in val_outputs])
-        voxel_ap, sample_ap = self.scores.voxel_ap(), self.scores.sample_ap()
-        known = [value for value in voxel_ap.values() if np.isfinite(value)]
-        self.logger.log("val_losses", loss, self.current_epoch)
-        self.logger.log("prior_entropy", entropy(self.scores.prior), self.current_epoch)
-        self.logger.log("voxel_ap", voxel_ap, self.current_epoch)
-        self.logger.log("sample_ap", sample_ap, self.current_epoch)
-        self.logger.log("mean_voxel_ap", float(np.mean(known)) if known else 0.0, self.current_epoch)
+        scores = score_patches(predict, self.dataloader_val, self.stop.check)
+        fold, level = self.settings.fold, self.settings.recipe.stop_at
+        self.log.log_patches(scores, fold.val_tasks, self._followed_tasks, self.current_epoch)
+        reached = self.log.get_value("mean_training_voxel_ap", -1)
+        if level is not None and reached >= level:
+            self.is_saturated = True
+            text = f"The training tasks reached a voxel AP of {reached:.3f} (stop_at {level:g}); training ends."
+            self.print_to_log_file(text, also_print_to_console=True, add_timestamp=False)
+
+    def _validate_whole_cases(self) -> None:
+        """Score whole cases, in the epochs that have them."""
+        is_last = self.is_saturated or self.current_epoch + 1 == self.num_epochs
+        scores = None
+        if is_due(self.settings.recipe, self.current_epoch, last=is_last):
+            self.save_latest()
+            self.set_deep_supervision_enabled(False)
+            try:
+                window = make_window(self, self._plain_network())
+                scores = score_whole_cases(window, self._whole_cases(), self.stop.check)
+            finally:
+                self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        self.log.log_whole(scores, self.settings.fold.val_tasks, self.current_epoch)
 
     def on_epoch_end(self) -> None:
         """Tell the figures, draw them, and write the latest and perhaps the best checkpoint."""
-        self.logger.log("epoch_end_timestamps", time(), self.current_epoch)
-        line = self.logger.local_logger.describe_epoch(self.num_epochs)
+        epoch, self.current_epoch, self.step, self.losses = self.current_epoch, self.current_epoch + 1, 0, []
+        if self.local_rank != 0:
+            return
+        self.log.log("epoch_end_timestamps", time(), epoch)
+        line = self.log.describe_epoch(self.num_epochs)
         self.print_to_log_file(line, also_print_to_console=True, add_timestamp=False)
-        voxel_ap = self.logger.get_value("mean_voxel_ap", -1)
-        if voxel_ap > self.best_voxel_ap:
-            self.best_voxel_ap = voxel_ap
+        if self.log.figure > self.best:
+            self.best = self.log.figure
             self.save_checkpoint(str(Path(self.output_folder) / BEST))
-        self.save_checkpoint(str(Path(self.output_folder) / LATEST))
-        if self.local_rank == 0:
-            self.logger.plot_progress_png(self.output_folder)
-        self.current_epoch += 1
+        self.save_latest()
+        self.log.plot_progress_png(self.output_folder)
 
     def on_train_end(self) -> None:
         """Write the summary and the final checkpoint, and say so plainly if nothing was learned."""
-        if isinstance(self.dataloader_train, NonDetMultiThreadedAugmenter):
-            self.dataloader_train._finish()
+        self._shut_down()
         if self.local_rank == 0:
             self._write_summary()
         # Last of all: with this file the fold counts as finished.
-        self.current_epoch -= 1
         self.save_checkpoint(str(Path(self.output_folder) / FINAL))
-        self.current_epoch += 1
         self.print_to_log_file("Training done.")
 
+    def _shut_down(self) -> None:
+        """End the loader's processes, if there are any."""
+        if isinstance(self.dataloader_train, NonDetMultiThreadedAugmenter):
+            self.dataloader_train._finish()
+
     def _write_summary(self) -> None:
-        keys = ("val_losses", "prior_entropy", "mean_voxel_ap", "voxel_ap", "sample_ap")
-        write_json(
-            Path(self.output_folder) / "validation" / "summary.json",
-            {
-                "checkpoint": FINAL,
-                "best_mean_voxel_ap": self.best_voxel_ap,
-                "has_learned": self.logger.local_logger.has_learned,
-                **{key: self.logger.get_value(key, -1) for key in keys},
-            },
-        )
-        if not self.logger.local_logger.has_learned:
+        kind, value = self.best
+        best = {"best_figure": ("mean_voxel_ap", "mean_whole_voxel_ap")[kind], "best": value}
+        content = {"checkpoint": FINAL, "epochs": self.current_epoch, **best, **self.log.summary()}
+        write_json(Path(self.output_folder) / "validation" / "summary.json", content)
+        if not self.log.has_learned:
             self.print_to_log_file(
                 "The network has learned nothing yet: its loss is that of a constant prediction. Train longer "
                 "(--epochs), or with larger anomalies (anomaly_size in dataset.json).",
@@ -307,40 +343,3 @@ class NnoodTrainer(nnUNetTrainer):
                 add_timestamp=False,
             )
 
-    # ---- files --------------------------------------------------------------------------------------------------
-
-    def print_to_log_file(self, *args: Any, also_print_to_console: bool = False, add_timestamp: bool = True) -> None:
-        """Write to the log file; to the console only what a user must see, above any progress bar."""
-        super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
-        if also_print_to_console and self.local_rank == 0 and "plan" in self.__dict__:
-            tqdm.write(" ".join(map(str, args)))
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Write network, optimiser, schedule and log: tensors and plain values only."""
-        if self.local_rank != 0:
-            return
-        content = {
-            "network_weights": self._plain_network().state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "schedule_state": self.lr_scheduler.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "best_voxel_ap": float(self.best_voxel_ap),
-            "current_epoch": self.current_epoch + 1,
-            "mirror_axes": list(self.inference_allowed_mirroring_axes or ()),
-        }
-        save_checkpoint(content, Path(filename))
-
-    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Go on from a checkpoint file."""
-        if not self.was_initialized:
-            self.initialize()
-        content = load_checkpoint(Path(filename_or_checkpoint), self.device)
-        self._plain_network().load_state_dict(content["network_weights"])
-        self.optimizer.load_state_dict(content["optimizer_state"])
-        self.lr_scheduler.load_state_dict(content["schedule_state"])
-        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
-        self.logger.load_checkpoint(content["logging"])
-        self.best_voxel_ap = content["best_voxel_ap"]
-        self.current_epoch = content["current_epoch"]

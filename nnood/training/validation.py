@@ -1,6 +1,6 @@
 """Validation on fixed images: the same held-out patches with the same anomalies in every epoch and every member."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,21 @@ from nnood.scores import sample_score
 from nnood.tasks import TaskSettings
 from nnood.training.fixed_anomalies import plant_fixed, seed_of
 from nnood.training.loading import load_patch
+from nnood.training.losses import SoftBinaryCrossEntropy
 
 NORMAL = "normal"
 MAX_CASES = 40
+
+
+def spread_evenly(cases: Sequence[str], most: int) -> list[str]:
+    """At most so many of the cases, evenly spread over their list."""
+    return [cases[index] for index in np.linspace(0, len(cases) - 1, min(len(cases), most)).round().astype(int)]
+
+
+def donor_of(case: str, donors: Sequence[str], seed: int) -> str:
+    """Another case that lends patches to a case; itself if there is no other."""
+    others = [donor for donor in donors if donor != case] or [case]
+    return others[seed % len(others)]
 
 
 class FixedPatches:
@@ -41,10 +53,10 @@ class FixedPatches:
 
         Args:
             store: The held-out cases.
-            tasks: Names of the validation tasks.
+            tasks: Names of the tasks to validate on.
             settings: What the plan knows of the data.
             dataset: Name of the data set, part of every seed.
-            donors: Cases of the same store's folder that lend patches: the training cases.
+            donors: Cases of the same store's folder that lend patches; the same for every member.
             patch_size: Of the configuration.
             batch_size: Images per batch; decides nothing else.
             device: Where to plant the anomalies.
@@ -56,9 +68,8 @@ class FixedPatches:
         self._patch_size = tuple(patch_size)
         self._batch_size = batch_size
         self._device = device
-        count = min(len(store.identifiers), MAX_CASES)
-        chosen = np.linspace(0, len(store.identifiers) - 1, count).round().astype(int)
-        self._items = [(store.identifiers[i], task) for i in chosen for task in (NORMAL, *tasks)]
+        chosen = spread_evenly(store.identifiers, MAX_CASES)
+        self._items = [(case, task) for case in chosen for task in (NORMAL, *tasks)]
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -75,19 +86,13 @@ class FixedPatches:
                 "tasks": [task for _, task in items],
             }
 
-    def endless(self) -> Iterator[dict[str, Any]]:
-        """The same batches over and over."""
-        while True:
-            yield from self
-
     def _make(self, case: str, task: str) -> tuple[torch.Tensor, torch.Tensor]:
         """One image (1, C, *S) and its label (1, 1, *S)."""
         image, foreground = self._load(case)
         if task == NORMAL:
             return image, torch.zeros(1, 1, *image.shape[2:], device=self._device)
         seed = seed_of(self._dataset, case, task)
-        others = [donor for donor in self._donors if donor != case] or [case]
-        other = others[seed % len(others)]
+        other = donor_of(case, self._donors, seed)
         planted, label = plant_fixed(image[0], foreground[0], self._load(other)[0][0], task, self._settings, seed)
         return planted[None], label[None, None]
 
@@ -98,51 +103,82 @@ class FixedPatches:
 
 
 class TaskScores:
-    """Gathers scores over the fixed patches and turns them into average precisions per task."""
+    """Gathers scores over fixed images and turns them into average precisions per task."""
 
     def __init__(self) -> None:
         self._voxels: dict[str, ScoreHistogram] = {}
         self._samples: dict[str, list[tuple[float, bool]]] = {}
-        self.label_sum = 0.0
-        self.label_count = 0
+        self._labels: dict[str, list[float]] = {}
+        self._losses: dict[str, list[float]] = {}
 
-    def add(self, scores: torch.Tensor, labels: torch.Tensor, tasks: Sequence[str]) -> None:
+    def add(
+        self, scores: torch.Tensor, labels: torch.Tensor, tasks: Sequence[str], losses: Sequence[float] = ()
+    ) -> None:
         """Add a batch.
 
         Args:
             scores: (B, 1, *S) in [0, 1].
             labels: (B, 1, *S) in [0, 1]; anomalous is what is above 0.
             tasks: A name per image.
+            losses: A value per image, or none at all.
         """
-        self.label_sum += float(labels.sum(dtype=torch.float64))
-        self.label_count += labels.numel()
         for score, label, task in zip(scores.float().cpu().numpy(), labels.cpu().numpy(), tasks, strict=True):
             truth = label > 0
             self._voxels.setdefault(task, ScoreHistogram()).add(count_bins(score, truth))
             self._samples.setdefault(task, []).append((sample_score(score), bool(truth.any())))
+            self._labels.setdefault(task, []).append(float(label.mean(dtype=np.float64)))
+        for loss, task in zip(losses, tasks, strict=False):
+            self._losses.setdefault(task, []).append(loss)
 
-    @property
-    def prior(self) -> float:
-        """Mean label."""
-        return self.label_sum / max(1, self.label_count)
+    def prior(self, tasks: Sequence[str]) -> float:
+        """Mean label of images of these tasks and normal ones; 0 without images."""
+        return _mean_over(self._labels, tasks)
 
-    def voxel_ap(self) -> dict[str, float]:
+    def loss(self, tasks: Sequence[str]) -> float:
+        """Mean loss of images of these tasks and normal ones; 0 without images."""
+        return _mean_over(self._losses, tasks)
+
+    def voxel_ap(self, tasks: Sequence[str]) -> dict[str, float]:
         """Per task, over its images and the normal ones."""
         result = {}
-        for task, histogram in self._voxels.items():
-            if task != NORMAL:
-                pooled = ScoreHistogram()
-                pooled.merge(histogram)
-                if NORMAL in self._voxels:
-                    pooled.merge(self._voxels[NORMAL])
-                result[task] = float(average_precision(pooled.counts()))
+        for task in tasks:
+            pooled = ScoreHistogram()
+            for name in (task, NORMAL):
+                if name in self._voxels:
+                    pooled.merge(self._voxels[name])
+            result[task] = float(average_precision(pooled.counts()))
         return result
 
-    def sample_ap(self) -> dict[str, float]:
+    def sample_ap(self, tasks: Sequence[str]) -> dict[str, float]:
         """Per task, its images against the normal ones."""
         result = {}
-        for task, samples in self._samples.items():
-            if task != NORMAL:
-                scores, truth = zip(*samples, *self._samples.get(NORMAL, []), strict=True)
-                result[task] = float(average_precision(count_scores(np.array(scores), np.array(truth))))
+        for task in tasks:
+            samples = [*self._samples.get(task, []), *self._samples.get(NORMAL, [])]
+            scores, truth = (np.array([sample[i] for sample in samples]) for i in (0, 1))
+            result[task] = float(average_precision(count_scores(scores, truth)))
         return result
+
+
+def _mean_over(values: Mapping[str, Sequence[float]], tasks: Sequence[str]) -> float:
+    chosen = [value for task in dict.fromkeys((NORMAL, *tasks)) for value in values.get(task, ())]
+    return float(np.mean(chosen)) if chosen else 0.0
+
+
+@torch.no_grad()
+def score_patches(
+    predict: Callable[[torch.Tensor], torch.Tensor], patches: FixedPatches, check: Callable[[], None]
+) -> TaskScores:
+    """Scores and losses of fixed patches.
+
+    Args:
+        predict: From images (B, C, *S) to logits (B, 1, *S).
+        patches: The patches.
+        check: Called before each batch; may raise to end it here.
+    """
+    loss, scores = SoftBinaryCrossEntropy(), TaskScores()
+    for batch in patches:
+        check()
+        logits, target = predict(batch["data"]).float(), batch["target"]
+        losses = [float(loss(one, label)) for one, label in zip(logits, target, strict=True)]
+        scores.add(torch.sigmoid(logits), target, batch["tasks"], losses)
+    return scores

@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import shutil
@@ -19,6 +20,7 @@ from nnood.paths import Roots
 from nnood.phantoms import make_phantom, write_demo_dataset
 from nnood.planning.foreground import foreground_mask
 from nnood.safety import read_json, sha256, write_json
+from nnood.training.recipes import DEFAULT_RECIPE
 
 HEADS, COLOURS, FLAT = "Dataset901_Heads", "Dataset902_Colours", "Dataset903_Pictures"
 SHAPE = (18, 22, 20)
@@ -257,24 +259,50 @@ def test_empty_masks_and_tables_count(roots: Roots, tmp_path: Path, caplog: pyte
 
 
 def test_a_fold(roots: Roots, tmp_path: Path) -> None:
-    folds = [{"train": ["phantom_000", "phantom_001"], "val": ["phantom_003", "phantom_002"]}, {"train": [], "val": []}]
-    folder = roots.preprocessed / HEADS
-    with pytest.raises(UserError, match=r"case_folds.json does not exist, so there are no folds yet; train one"):
+    folds = [
+        {"train_cases": ["phantom_000", "phantom_001"], "val_cases": ["phantom_003", "phantom_002"]},
+        {"train_cases": ["phantom_001"], "val_cases": []},
+    ]
+    file = roots.preprocessed / HEADS / "cross_validation" / "nnood.json"
+    with pytest.raises(UserError, match=r"nnood\.json does not exist, so there are no folds yet; .*-d Dataset901"):
         make_benchmark("901", roots, tmp_path / "a", fold=0)
-    write_json(folder / "case_folds.json", folds)
+    write_json(file, folds)
     rows = make_benchmark("901", roots, tmp_path / "a", kinds=["noise"], per_kind=1, fold=0)
     assert [row.case for row in rows[:2]] == ["normal_phantom_002", "normal_phantom_003"]
-    with pytest.raises(UserError, match="has no fold 2; expected one from 0 to 1"):
+    with pytest.raises(UserError, match=r"nnood\.json has no fold 2; expected one from 0 to 1"):
         make_benchmark("901", roots, tmp_path / "b", fold=2)
     with pytest.raises(UserError, match="fold 1 leaves no case out"):
         make_benchmark("901", roots, tmp_path / "b", fold=1)
-    folds[1]["val"] = ["phantom_9"]
-    write_json(folder / "case_folds.json", folds)
+    folds[1]["val_cases"] = ["phantom_9"]
+    write_json(file, folds)
     with pytest.raises(UserError, match="fold 1 names the case phantom_9, which imagesTr lacks"):
         make_benchmark("901", roots, tmp_path / "b", fold=1)
-    write_json(folder / "case_folds.json", {"val": []})
-    with pytest.raises(UserError, match="must be a list of folds"):
+    folds[1]["val_cases"] = ["phantom_000", "phantom_001"]
+    write_json(file, folds)
+    with pytest.raises(UserError, match=r"fold 1: case phantom_001 is in both training and validation"):
         make_benchmark("901", roots, tmp_path / "b", fold=1)
+    for content in ({"val_cases": []}, [], [3], [{"train_cases": [], "val_cases": "phantom_000"}], [{"val_cases": []}]):
+        write_json(file, content)
+        with pytest.raises(UserError, match="must be a list of folds with train_cases and val_cases"):
+            make_benchmark("901", roots, tmp_path / "b", fold=0)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_fold_of_another_recipe(roots: Roots, tmp_path: Path) -> None:
+    folder = roots.preprocessed / HEADS / "cross_validation"
+    for name, case in (("nnood", "phantom_000"), ("other", "phantom_001")):
+        write_json(folder / f"{name}.json", [{"train_cases": ["phantom_002"], "val_cases": [case]}])
+    rows = make_benchmark("901", roots, tmp_path / "a", kinds=["noise"], per_kind=1, fold=0, recipe="other")
+    assert {row.source for row in rows} == {"phantom_001"}
+    assert read_json(tmp_path / "a" / "benchmark.json")["recipe"] == "other"
+    with pytest.raises(UserError, match=r"with another recipe \(-r\)"):
+        make_benchmark("901", roots, tmp_path / "a", kinds=["noise"], per_kind=1, fold=0)
+    with pytest.raises(UserError, match=r"third\.json does not exist"):
+        make_benchmark("901", roots, tmp_path / "b", fold=0, recipe="third")
+
+
+def test_the_default_recipe_is_that_of_training() -> None:
+    assert inspect.signature(make_benchmark).parameters["recipe"].default == DEFAULT_RECIPE
 
 
 def test_no_test_images(roots: Roots, tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from scipy import ndimage
 
 from nnood.geometry import Geometry
 from nnood.images import read_image, write_image
-from nnood.inference.export import prediction_files, score_map_from_logits, write_prediction
+from nnood.inference.export import map_back, prediction_files, write_prediction
 from nnood.paths import Roots
 from nnood.phantoms import make_phantom
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.planning.preprocessor import preprocess_image
 from nnood.safety import read_json, write_json
-from nnood.scores import sample_score
 
 NAME = "Dataset998_Anisotropic"
 BODY = (slice(3, 26), slice(2, 16), slice(4, 22))
@@ -58,8 +57,8 @@ def round_trip(
     manager = plans.get_configuration(configuration)
     data, _, properties = preprocess_image(image, None, geometry, plans, manager, read_json(folder / "dataset.json"))
     threshold = (data.min() + data.max()) / 2
-    logits = torch.from_numpy(np.where(data > threshold, LOGIT, -LOGIT)).to(torch.bfloat16)
-    return score_map_from_logits(logits, properties, plans, manager), properties, plans
+    scores = torch.sigmoid(torch.from_numpy(np.where(data > threshold, LOGIT, -LOGIT)))
+    return map_back(scores, properties, plans, manager), properties, plans
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
@@ -91,19 +90,19 @@ def test_prediction_files_in_the_layout_of_mood(tmp_path: Path) -> None:
     shape = (6, 7, 8)
     score_map = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     geometry = Geometry(shape[::-1], (1.5, 2.0, 0.7), (10.0, -3.0, 4.5), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
-    score = write_prediction(score_map, geometry, tmp_path, "case.1")
+    write_prediction(score_map, 0.123456789, geometry, tmp_path, "case.1")
     files = prediction_files(tmp_path, "case.1")
     assert [file.name for file in files] == ["case.1.nii.gz", "case.1.nii.gz.txt"]
     values, written = read_image(files[0])
     np.testing.assert_array_equal(values[0], score_map)
     assert values.dtype == np.float32
     assert written.matches(geometry)
-    assert score == sample_score(score_map) == pytest.approx(float(files[1].read_text()), rel=1e-8)
+    assert float(files[1].read_text()) == pytest.approx(0.123456789, rel=1e-8)
 
 
 def test_a_flat_score_map_keeps_its_2d_geometry(tmp_path: Path) -> None:
     geometry = Geometry.from_spacing((9, 11), (0.5, 0.8))
-    write_prediction(np.full((1, 9, 11), 0.25, np.float32), geometry, tmp_path, "flat")
+    write_prediction(np.full((1, 9, 11), 0.25, np.float32), 0.25, geometry, tmp_path, "flat")
     values, written = read_image(tmp_path / "flat.nii.gz")
     assert values.shape == (1, 9, 11)
     assert written.matches(geometry)

@@ -31,6 +31,7 @@ IDENTITY = {
     "dataset": "data set",
     "seed": "seed (--seed)",
     "fold": "fold (--fold)",
+    "recipe": "recipe (-r)",
     "per_kind": "number of cases per kind",
     "kinds": "choice of kinds (--kinds)",
     "foreign": "foreign data set (--foreign)",
@@ -49,6 +50,7 @@ def make_benchmark(
     kinds: Sequence[str] = ("all",),
     seed: int = 0,
     fold: int | None = None,
+    recipe: str = "nnood",
     per_kind: int = 20,
     masks: Path | None = None,
     foreign: str | None = None,
@@ -63,6 +65,7 @@ def make_benchmark(
         kinds: Names of kinds and presets.
         seed: Seed of the whole set; each case depends on it, its kind, number and source only.
         fold: Take the cases that this fold leaves out, in the place of the test images.
+        recipe: Name of the recipe that the fold is of.
         per_kind: Anomalous cases per kind.
         masks: Folder of masks of real lesions, one image each.
         foreign: Id or name of another data set.
@@ -83,7 +86,7 @@ def make_benchmark(
     for kind in left_out:
         logger.info("Left out %s, which needs %s.", kind, OPTIONS[KINDS[kind].needs])
     raw = load_dataset(find_dataset_name(dataset, roots), roots)
-    cases = held_out_cases(raw, roots, fold)
+    cases = held_out_cases(raw, roots, fold=fold, recipe=recipe)
     lesions = image_files(masks) if masks is not None and "lesions" in chosen else []
     foreign_name: str | None = None
     foreigners: Cases = {}
@@ -94,6 +97,7 @@ def make_benchmark(
         "dataset": raw.name,
         "seed": seed,
         "fold": fold,
+        "recipe": None if fold is None else recipe,
         "per_kind": per_kind,
         "kinds": {name: _described(name) for name in chosen},
         "foreign": foreign_name,

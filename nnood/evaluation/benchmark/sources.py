@@ -21,19 +21,20 @@ COMPUTED_METHODS = ("whole", "nonzero", "otsu")
 logger = logging.getLogger(__name__)
 
 
-def held_out_cases(raw: Dataset, roots: Roots, fold: int | None) -> Cases:
+def held_out_cases(raw: Dataset, roots: Roots, *, fold: int | None, recipe: str) -> Cases:
     """Find the normal cases that no network was trained on.
 
     Args:
         raw: The data set.
         roots: The three root folders.
-        fold: The case fold whose left-out cases to take; None for the normal ones among the test images.
+        fold: The fold whose left-out cases to take; None for the normal ones among the test images.
+        recipe: Name of the recipe that the fold is of.
 
     Raises:
         UserError: If there are none, no such fold, or labels are broken.
     """
     if fold is not None:
-        return _left_out(raw, roots.preprocessed / raw.name / "case_folds.json", fold)
+        return _left_out(raw, roots.preprocessed / raw.name / "cross_validation" / f"{recipe}.json", fold)
     advice = "give --fold N to take the cases that fold N leaves out, and train that fold only"
     folder = raw.folder / "imagesTs"
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -79,20 +80,35 @@ def _anomalous_cases(folder: Path, cases: Cases) -> set[str]:
 
 
 def _left_out(raw: Dataset, file: Path, fold: int) -> Cases:
-    """The cases that a case fold leaves out."""
+    """The cases that a fold of a recipe leaves out."""
     if not file.is_file():
-        raise UserError(f"{file} does not exist, so there are no folds yet; train one with nnood_train {raw.name} 0.")
+        raise UserError(
+            f"{file} does not exist, so there are no folds yet; make them with nnood_cross_validation -d {raw.name}, "
+            "or name another recipe (-r)."
+        )
     folds = read_json(file)
-    if not isinstance(folds, list) or not all(isinstance(entry, dict) and "val" in entry for entry in folds):
-        raise UserError(f"{file} must be a list of folds with train and val; delete it to have it made anew.")
+    if not isinstance(folds, list) or not folds or not all(_is_fold(entry) for entry in folds):
+        raise UserError(
+            f"{file} must be a list of folds with train_cases and val_cases; correct it, or delete it to have it made "
+            "anew."
+        )
     if not 0 <= fold < len(folds):
-        raise UserError(f"{raw.name} has no fold {fold}; expected one from 0 to {len(folds) - 1}.")
-    names = sorted(folds[fold]["val"])
+        raise UserError(f"{file} has no fold {fold}; expected one from 0 to {len(folds) - 1}.")
+    names = sorted(set(folds[fold]["val_cases"]))
+    both = sorted(set(names) & set(folds[fold]["train_cases"]))
+    if both:
+        raise UserError(f"{file}, fold {fold}: case {both[0]} is in both training and validation; remove it from one.")
     missing = [name for name in names if name not in raw.training]
     if missing or not names:
         what = f"names the case {missing[0]}, which imagesTr lacks" if missing else "leaves no case out"
         raise UserError(f"{file}: fold {fold} {what}; correct the file or the data set.")
     return {name: raw.training[name] for name in names}
+
+
+def _is_fold(entry: Any) -> bool:
+    """Whether an entry has lists of names of training cases and of held-out ones."""
+    lists = [entry.get(key) for key in ("train_cases", "val_cases")] if isinstance(entry, dict) else [None]
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
 
 
 def foreign_cases(dataset: str, raw: Dataset, sample: list[Path], roots: Roots) -> tuple[str, Cases]:

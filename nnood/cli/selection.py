@@ -1,0 +1,54 @@
+"""The command that turns trained members into one inference plan."""
+
+import argparse
+
+from nnood.cli.console import add_device, add_processes, execute, make_parser, positive
+from nnood.paths import Roots
+
+
+def find_best_configuration() -> None:
+    """`nnood_find_best_configuration`: choose configuration, ensemble, post-processing, sample score, calibration."""
+    parser = make_parser(
+        "nnood_find_best_configuration",
+        "Judge all trained networks on what their folds left out, clean and with anomalies of tasks that they never "
+        "saw, and write the inference plan that nnood_predict follows. Goes on after an interruption.",
+        "nnood_find_best_configuration -d 101",
+    )
+    parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
+    parser.add_argument("-r", dest="recipes", nargs="+", default=[], metavar="RECIPE", help="all trained if left out")
+    parser.add_argument(
+        "-c", dest="configurations", nargs="+", default=[], metavar="CONFIGURATION", help="all trained if left out"
+    )
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="every finished one if left out"
+    )
+    parser.add_argument("--checkpoint", choices=("best", "final"), default="best", help="which of each fold")
+    parser.add_argument(
+        "--max_cases", type=positive, default=40, help="at most so many held-out cases get synthetic anomalies"
+    )
+    add_processes(parser)
+    add_device(parser)
+
+    def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.inference.inference_plan import PLAN_FILE
+        from nnood.inference.selection.find_best import find_best_configuration
+        from nnood.inference.selection.report import format_candidates
+        from nnood.precision import choose_device
+
+        plan = find_best_configuration(
+            arguments.dataset,
+            roots,
+            recipes=arguments.recipes,
+            configurations=arguments.configurations,
+            folds=arguments.folds,
+            checkpoint=f"checkpoint_{arguments.checkpoint}.pth",
+            max_cases=arguments.max_cases,
+            processes=arguments.np,
+            device=choose_device(arguments.device),
+        )
+        folder = roots.results / plan.dataset
+        print(f"{format_candidates(plan)}\n{plan.describe()}")
+        print(f"Wrote {folder / PLAN_FILE}, and inference_plan.md and .png beside it, to look at")
+        print(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")
+
+    execute(parser, run)

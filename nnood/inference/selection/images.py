@@ -1,0 +1,156 @@
+"""The images that members are judged on: held-out cases, clean and with anomalies of tasks they never trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nnood.geometry import Geometry
+from nnood.images import read_case, read_image
+from nnood.inference.members import Member
+from nnood.planning.storage import foreground_file
+from nnood.safety import read_json
+from nnood.training.cross_validation import Fold
+from nnood.training.fixed_anomalies import fit_to, plant_fixed, seed_of, settings_from_image
+from nnood.training.settings import SETTINGS_FILE, TrainingSettings
+from nnood.training.validation import NORMAL
+
+# Planted where a recipe validates on the very tasks it trains on: the first few that its members have not seen. They
+# differ as much as tasks can: a deformation, foreign tissue, a random texture, a hole, a blurred foreign patch.
+UNSEEN = ("sink", "poisson_inter", "random_shape", "cutout", "source", "nsa", "fpi", "smooth_intensity", "autoseg")
+UNSEEN_COUNT = 4
+
+
+@dataclass(frozen=True)
+class Image:
+    """A held-out case, clean or with an anomaly.
+
+    Attributes:
+        case: Its name.
+        task: What was planted, or `NORMAL`.
+        judges: Numbers of the members that saw neither the case nor the task.
+    """
+
+    case: str
+    task: str
+    judges: tuple[int, ...]
+
+
+def fold_of(member: Member) -> Fold:
+    """The cases and tasks that a member was trained on and kept from."""
+    return TrainingSettings.from_dict(read_json(member.file.parent / SETTINGS_FILE)).fold
+
+
+def unseen_tasks(folds: Sequence[Fold]) -> list[str]:
+    """Tasks to plant: those that folds validate on and did not train on; for the others, tasks outside their recipe.
+
+    Args:
+        folds: Of all members.
+    """
+    chosen = {task for fold in folds for task in fold.val_tasks if task not in fold.train_tasks}
+    blind = [fold for fold in folds if not set(fold.val_tasks) - set(fold.train_tasks)]
+    seen = {task for fold in blind for task in fold.train_tasks}
+    if blind:
+        chosen |= set([task for task in UNSEEN if task not in seen][:UNSEEN_COUNT])
+    return sorted(chosen)
+
+
+def list_images(folds: Sequence[Fold], *, max_cases: int) -> list[Image]:
+    """All images with at least one member that may judge them.
+
+    Args:
+        folds: Of all members.
+        max_cases: At most this many cases, spread evenly over those held out.
+    """
+    held_out = [set(fold.val_cases) - set(fold.train_cases) for fold in folds]
+    tasks = unseen_tasks(folds)
+    images = []
+    for case in spread(sorted(set().union(*held_out)), max_cases):
+        for task in (NORMAL, *tasks):
+            judges = tuple(
+                number for number, fold in enumerate(folds) if case in held_out[number] and task not in fold.train_tasks
+            )
+            if judges:
+                images.append(Image(case, task, judges))
+    return images
+
+
+def clean_images(folds: Sequence[Fold], judged: Sequence[Image], *, max_cases: int) -> list[Image]:
+    """Clean images of held-out cases beyond those that are judged.
+
+    Args:
+        folds: Of all members.
+        judged: The judged images.
+        max_cases: At most so many cases, those of the judged images included.
+    """
+    cases = {image.case for image in judged}
+    more = [image for image in list_images(folds, max_cases=max_cases) if image.task == NORMAL]
+    return [image for image in more if image.case not in cases][: max(0, max_cases - len(cases))]
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the names, at even distances."""
+    chosen = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
+    return [names[number] for number in chosen]
+
+
+@dataclass(frozen=True)
+class ImageMaker:
+    """Reads held-out cases and plants anomalies in them, on the grid of their files.
+
+    Members of all configurations therefore see the same images, in the same way as a user's.
+
+    Attributes:
+        dataset: Name of the data set, part of every seed.
+        files: Per case, one file per channel, or one that holds them all.
+        channels: Of each case.
+        preprocessed: The preprocessed data set, which holds the foreground.
+        fractions: Smallest and largest anomaly, as fractions of the foreground's box.
+    """
+
+    dataset: str
+    files: dict[str, list[Path]]
+    channels: int
+    preprocessed: Path
+    fractions: tuple[float, float]
+
+    def __call__(self, case: str, task: str) -> tuple[np.ndarray, Geometry, np.ndarray, np.ndarray]:
+        """Make one image.
+
+        Args:
+            case: A training case of the data set.
+            task: What to plant, or `NORMAL`.
+
+        Returns:
+            Values (C, Z, Y, X), their geometry, what is anomalous (Z, Y, X), bool, and the foreground of the case as it
+            was before, bool (Z, Y, X).
+
+        Raises:
+            UserError: If a file is broken.
+        """
+        image, geometry, foreground = self._read(case)
+        if task == NORMAL:
+            return image, geometry, np.zeros(image.shape[1:], dtype=bool), foreground
+        seed = seed_of(self.dataset, case, task)
+        others = sorted(set(self.files) - {case}) or [case]
+        donor, _, donor_foreground = self._read(others[seed % len(others)])
+        flat = geometry.dimensions == 2
+        spacing = geometry.spacing[::-1]
+        if flat:
+            image, foreground, donor, donor_foreground = image[:, 0], foreground[0], donor[:, 0], donor_foreground[0]
+        settings = settings_from_image(image, foreground, spacing, self.fractions)
+        donor = fit_to(donor, donor_foreground, image.shape[1:])
+        whole, body, other = (torch.from_numpy(np.ascontiguousarray(part)) for part in (image, foreground, donor))
+        planted, label = plant_fixed(whole, body, other, task, settings, seed)
+        values, truth = planted.numpy(), label.numpy() > 0
+        if flat:
+            values, truth, foreground = values[:, None], truth[None], foreground[None]
+        return values, geometry, truth, foreground
+
+    def _read(self, case: str) -> tuple[np.ndarray, Geometry, np.ndarray]:
+        """Values, geometry and foreground (Z, Y, X) of a case."""
+        image, geometry = read_case(self.files[case], self.channels)
+        mask, _ = read_image(foreground_file(self.preprocessed, case))
+        return image.astype(np.float32, copy=False), geometry, mask.reshape(image.shape[1:]) > 0

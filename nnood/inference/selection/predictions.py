@@ -1,0 +1,52 @@
+"""Score maps of all judged images by all who may judge them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nnood.inference.members import Member
+from nnood.inference.postprocessing import spacing_of
+from nnood.inference.predictor import MapPredictor
+from nnood.inference.selection.cache import Cache, JudgedImage
+from nnood.inference.selection.images import Image, ImageMaker
+from nnood.planning.foreground import foreground_mask
+from nnood.training.validation import NORMAL
+
+COMPUTED_METHODS = ("nonzero", "otsu")
+
+
+def predict_images(
+    members: Sequence[Member],
+    maker: ImageMaker,
+    images: Sequence[Image],
+    cache: Cache,
+    method: str,
+    device: torch.device,
+) -> None:
+    """Predict every image by all members that may judge it; those that were predicted before are left out."""
+    predictor = None
+    for image in tqdm(images, desc="Predicting held-out cases", unit="image", disable=None):
+        missing = cache.missing(image)
+        if not missing:
+            continue
+        predictor = predictor or MapPredictor(members, device)
+        values, geometry, truth, foreground = maker(image.case, image.task)
+        for member, scores in predictor.maps(values, geometry, missing):
+            cache.write_map(image, member, scores)
+        if method in COMPUTED_METHODS:
+            foreground = foreground_mask(values, method)
+        cache.write_image(image, JudgedImage(truth, foreground, spacing_of(geometry)))
+
+
+def typical_edge(cache: Cache, images: Sequence[Image]) -> float:
+    """Typical edge of a voxel: the geometric mean over axes and clean images."""
+    edges = []
+    for image in images:
+        if image.task == NORMAL:
+            judged = cache.read_image(image)
+            edges.append(
+                np.mean(np.log([mm for mm, n in zip(judged.spacing, judged.truth.shape, strict=True) if n > 1]))
+            )
+    return float(np.exp(np.mean(edges)))

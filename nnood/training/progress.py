@@ -1,0 +1,130 @@
+"""What is done, running, stopped or missing among the folds of a recipe, and who trains a fold at present."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnood.errors import UserError
+from nnood.safety import is_alive, write_json
+from nnood.training.checkpoints import BEST, FINAL, LATEST
+
+RUNNING_FILE = "running.json"
+DONE, RUNNING, STOPPED, MISSING = "done", "running", "stopped", "missing"
+
+
+def fold_states(folder: Path, numbers: list[str]) -> dict[str, str]:
+    """The state of each fold.
+
+    Args:
+        folder: The members' folder, whose sub-folders are the folds.
+        numbers: Of the folds, as in their folders' names.
+
+    Returns:
+        Number to `done`, `running`, `stopped` (there is a checkpoint to go on from) or `missing`.
+    """
+    return {number: _state(folder / f"fold_{number}") for number in numbers}
+
+
+def format_states(folder: Path, numbers: list[str]) -> str:
+    """A table of the folds for the user to read: state, newest epoch, and average precision where finished.
+
+    Args:
+        folder: The members' folder, whose sub-folders are the folds.
+        numbers: Of the folds, as in their folders' names.
+    """
+    rows = [("fold", "state", "epoch", "voxel AP")]
+    for number, state in fold_states(folder, numbers).items():
+        fold = folder / f"fold_{number}"
+        rows.append((number, state, _epoch(fold), _voxel_ap(fold) if state == DONE else ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+@contextlib.contextmanager
+def mark_running(folder: Path) -> Iterator[None]:
+    """Say in a fold's folder that this process trains it, for as long as the context lasts.
+
+    Args:
+        folder: Of the fold; made if needed.
+
+    Raises:
+        UserError: If another living process, or one of another computer, trains it already.
+    """
+    file = folder / RUNNING_FILE
+    other = _other_process(file)
+    if other is not None:
+        raise UserError(
+            f"{folder} is being trained by the process {other['process']} on {other['host']}; wait for it to end, or "
+            f"delete {RUNNING_FILE} there if that process no longer exists."
+        )
+    own = {"process": os.getpid(), "host": socket.gethostname()}
+    write_json(file, own)
+    try:
+        yield
+    finally:
+        if _read(file) == own:
+            file.unlink(missing_ok=True)
+
+
+def _state(fold: Path) -> str:
+    """The state of the fold in a folder."""
+    if (fold / FINAL).exists():
+        return DONE
+    process = _read(fold / RUNNING_FILE)
+    if process is not None and _lives(process):
+        return RUNNING
+    return STOPPED if any((fold / name).exists() for name in (LATEST, BEST)) else MISSING
+
+
+def _other_process(file: Path) -> dict[str, Any] | None:
+    """The living process, other than this one, that a file names."""
+    process = _read(file)
+    if process is None or process == {"process": os.getpid(), "host": socket.gethostname()}:
+        return None  # with our own number, one from before that was killed
+    return process if _lives(process) else None
+
+
+def _lives(process: dict[str, Any]) -> bool:
+    """Whether a process lives; of another computer's this cannot be known, so it is taken to."""
+    return process["host"] != socket.gethostname() or is_alive(process["process"])
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """What the file of a running process says; None if it is not there or not whole."""
+    content = _read_json(file)
+    number = content.get("process")
+    # Signals to 0 or below would go to groups of processes.
+    whole = isinstance(number, int) and number > 0 and isinstance(content.get("host"), str)
+    return content if whole else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _epoch(fold: Path) -> str:
+    """The newest finished epoch in the newest log, such as `17/1000`; empty if none."""
+    logs = sorted(fold.glob("training_log_*.txt"), key=lambda log: log.stat().st_mtime)
+    for log in reversed(logs):
+        epochs = re.findall(r"\bEpoch (\d+/\d+)", log.read_text(encoding="utf-8", errors="replace"))
+        if epochs:
+            return epochs[-1]
+    return ""
+
+
+def _voxel_ap(fold: Path) -> str:
+    """The average precision in the summary of a finished fold; empty if there is none."""
+    value = _read_json(fold / "validation" / "summary.json").get("mean_voxel_ap")
+    return f"{value:.3f}" if isinstance(value, int | float) else ""

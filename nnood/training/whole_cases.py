@@ -1,0 +1,138 @@
+"""Validation on whole held-out cases by nnU-Net's sliding window: as at prediction, on the preprocessed grid."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnood.network import OneHead
+from nnood.planning.storage import CaseStore
+from nnood.tasks import TaskSettings
+from nnood.training.fixed_anomalies import fit_to, plant_fixed, seed_of, settings_from_image
+from nnood.training.recipes import Recipe
+from nnood.training.validation import NORMAL, TaskScores, donor_of, spread_evenly
+
+MOST_CASES = 12
+FEWEST_TIMES = 4
+
+
+def is_due(recipe: Recipe, epoch: int, *, last: bool) -> bool:
+    """Whether an epoch ends with whole cases: every so often, a few times in a short run too, and in the last one.
+
+    Args:
+        recipe: Says how often.
+        epoch: Number of the epoch, from 0.
+        last: Whether training ends with this epoch.
+    """
+    if recipe.validate_whole_every == 0:
+        return False
+    interval = min(recipe.validate_whole_every, max(1, recipe.epochs // FEWEST_TIMES))
+    return last or (epoch + 1) % interval == 0
+
+
+class WholeCases:
+    """Held-out cases as a whole, each once normal and once with an anomaly of each validation task.
+
+    They are made anew for each validation, from seeds of data set, case and task: the same images for every member.
+    """
+
+    def __init__(
+        self,
+        store: CaseStore,
+        tasks: Sequence[str],
+        settings: TaskSettings,
+        *,
+        dataset: str,
+        donors: Sequence[str],
+        first_spacing: float,
+    ) -> None:
+        """Choose the cases.
+
+        Args:
+            store: The held-out cases.
+            tasks: Names of the validation tasks.
+            settings: Of the configuration; what can be measured on a case itself is not taken from here.
+            dataset: Name of the data set, part of every seed.
+            donors: Cases of the same store's folder that lend patches.
+            first_spacing: Of the stored cases' first axis, in mm, if the configuration's patches lack that axis.
+        """
+        self._store = store
+        self._tasks = tuple(tasks)
+        self._settings = settings
+        self._spacing = (first_spacing, *settings.spacing)[-3:]
+        self._dataset = dataset
+        self._donors = list(donors)
+        self.cases = spread_evenly(store.identifiers, MOST_CASES)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
+        """Image (C, Z, Y, X), label (Z, Y, X) in [0, 1] and name of the task or `NORMAL`, on the CPU."""
+        for case in self.cases:
+            image, foreground = self._load(case)
+            yield torch.from_numpy(image), torch.zeros(foreground.shape), NORMAL
+            flat = image.shape[1] == 1 and len(self._settings.spacing) == 2
+            settings = self._measure(image[:, 0], foreground[0]) if flat else self._measure(image, foreground)
+            for task in self._tasks:
+                yield *self._plant(image, foreground, case, task, settings, flat=flat), task
+
+    def _measure(self, image: np.ndarray, foreground: np.ndarray) -> TaskSettings:
+        spacing = self._spacing[-foreground.ndim :]
+        measured = settings_from_image(image, foreground, spacing, self._settings.fractions)
+        return dataclasses.replace(measured, lesions=self._settings.lesions)
+
+    def _plant(
+        self, image: np.ndarray, foreground: np.ndarray, case: str, task: str, settings: TaskSettings, *, flat: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One anomaly in a whole case; in its only slice if it is flat."""
+        seed = seed_of(self._dataset, case, task)
+        donor = fit_to(*self._load(donor_of(case, self._donors, seed)), foreground.shape)
+        arrays = (torch.from_numpy(image), torch.from_numpy(foreground), torch.from_numpy(donor))
+        if not flat:
+            return plant_fixed(*arrays, task, settings, seed)
+        slices = (array[..., 0, :, :] for array in arrays)
+        planted, label = plant_fixed(*slices, task, settings, seed)
+        return planted[:, None], label[None]
+
+    def _load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image (C, Z, Y, X) and foreground (Z, Y, X)."""
+        image, segmentation, _, _ = self._store.load_case(case)
+        return np.asarray(image[:], dtype=np.float32), segmentation[:][0] == 1
+
+
+def make_window(trainer: Any, network: torch.nn.Module) -> Any:
+    """nnU-Net's sliding window as prediction uses it, around a network in training.
+
+    Args:
+        trainer: Knows plans, data set, mirroring and device.
+        network: Without wrappers.
+    """
+    # Here, because prediction stands on training.
+    from nnood.inference.predictor import SlidingWindow
+
+    axes = trainer.inference_allowed_mirroring_axes
+    with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
+        window = SlidingWindow(device=trainer.device, use_mirroring=bool(axes), allow_tqdm=False)
+    window.manual_initialization(
+        network, trainer.plans_manager, trainer.configuration_manager, [], trainer.dataset_json, "nnood", axes
+    )
+    window.label_manager = OneHead.of(window.label_manager)
+    return window
+
+
+def score_whole_cases(window: Any, cases: WholeCases, check: Callable[[], None]) -> TaskScores:
+    """Scores of whole cases.
+
+    Args:
+        window: nnU-Net's predictor, whose network puts out the full resolution only.
+        cases: The cases.
+        check: Called before each image; may raise to end it here.
+    """
+    scores = TaskScores()
+    for image, label, task in cases:
+        check()
+        logits = window.predict_sliding_window_return_logits(image).float()
+        scores.add(torch.sigmoid(logits)[None].cpu(), label[None, None], [task])
+    return scores
