@@ -14,7 +14,10 @@ from nnood.evaluation.evaluate import evaluate
 from nnood.evaluation.report.write import write_report
 from nnood.evaluation.tables import format_comparison
 from nnood.images import read_image
+from nnood.inference.inference_plan import PLAN_FILE
 from nnood.inference.predict import find_model, predict
+from nnood.inference.selection.find_best import find_best_configuration
+from nnood.inference.selection.report import format_candidates
 from nnood.paths import Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
@@ -31,7 +34,7 @@ EPOCHS, ITERATIONS = 24, 60
 
 
 def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
-    """Make phantoms, plan, preprocess, train fold 0, predict, evaluate, and draw. Goes on where it was stopped.
+    """Make phantoms, plan, preprocess, train fold 0, calibrate, predict, evaluate, and draw. Goes on where it stopped.
 
     Args:
         folder: For predictions, figures and the picture.
@@ -50,10 +53,13 @@ def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
     logger.info(describe_plans(planned))
     logger.info("3. Train fold 0")
     train(DATASET, ["0"], roots, epochs=EPOCHS, iterations=ITERATIONS, go_on=True, device=device)
-    logger.info("4. Predict the test images")
-    model = find_model(roots, dataset=DATASET, recipe=None, configuration=None, folds=["0"])
+    logger.info("4. Judge the network on what its fold left out, with anomalies of tasks it never saw, and calibrate")
+    if not (roots.results / DATASET / PLAN_FILE).exists():
+        logger.info(format_candidates(find_best_configuration(DATASET, roots, device=device)))
+    logger.info("5. Predict the test images")
+    model = find_model(roots, dataset=DATASET)
     predict(raw / "imagesTs", folder / "predictions", model, device=device)
-    logger.info("5. Evaluate, beside what random and intensity scores reach without any training")
+    logger.info("6. Evaluate, beside what random and intensity scores reach without any training")
     predictions, labels = folder / "predictions", raw / "labelsTs"
     baselines = baselines_beside(predictions, labels, roots)
     results = {"nnood": evaluate(predictions, labels), **baselines}

@@ -7,24 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.geometry import Geometry
 from nnood.inference.export import map_back
 from nnood.inference.members import Member, plans_digest
+from nnood.inference.sliding_window import SlidingWindow
 from nnood.network import OneHead, build_network
 from nnood.planning.preprocessor import preprocess_image
-from nnood.precision import autocast_for
 from nnood.training.checkpoints import load_checkpoint
-
-
-class SlidingWindow(nnUNetPredictor):
-    """nnU-Net's predictor, in the CPU's fast arithmetic; sums stay in higher precision."""
-
-    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
-        with autocast_for(self.device):
-            return super()._internal_maybe_mirror_and_predict(x).float()
 
 
 class _Group:
