@@ -27,6 +27,9 @@ from nnood.evaluation.results import FIGURES, NORMAL, CaseResult, Evaluation, Fi
 from nnood.evaluation.tables import UNDEFINED
 from nnood.geometry import Geometry
 from nnood.images import write_image
+from nnood.inference.calibration import IDENTITY, Threshold
+from nnood.inference.inference_plan import InferencePlan, PlannedMember
+from nnood.inference.postprocessing import Step
 from nnood.paths import Roots
 from nnood.safety import write_json
 
@@ -577,15 +580,22 @@ def test_training_alone_is_a_report(tmp_path: Path) -> None:
     for fold in (0, 2):
         _train(results, "first", fold)
     _train(results, "second", 0, finished=False)
-    write_json(
-        results / "inference_plan.json",
-        {
-            "schema_version": 1,
-            "calibration": {"rate": 0.05, "score": 0.4},
-            "members": [{"fold": 0, "voxel_ap": 0.5}, {"fold": 2, "sample_ap": 0.25}],
-            "note": NASTY,
-        },
+    folder = "NnoodTrainer__first__3d_fullres"
+    tried = {"stage": "combination", "name": "median", "voxel_ap": 0.61, "gain": 0.0123, "error": 0.02, "chosen": False}
+    plan = InferencePlan(
+        dataset="Dataset101_Heads",
+        members=tuple(PlannedMember(folder, fold, "checkpoint_best.pth", "0" * 64) for fold in ("0", "2")),
+        combination="mean",
+        steps=(Step("smooth", {"sigma_mm": 1.5}),),
+        sample_score="top_500_voxels",
+        within_foreground=True,
+        calibration=IDENTITY,
+        thresholds=(Threshold("sample", 0.05, 0.41, 0.35, 0.52, False),),
+        plans={folder: "1" * 64},
+        candidates=[tried],
+        notes=[NASTY],
     )
+    write_json(results / "inference_plan.json", plan.to_dict())
     text = _write(tmp_path / "r.html", roots=roots, dataset="101")
     page = Page(text)
     words = " ".join(page.text.split())
@@ -599,12 +609,16 @@ def test_training_alone_is_a_report(tmp_path: Path) -> None:
         "otsu, dark air",
         "10 to 70 % of the foreground's box",
         "not finished",
-        "calibration: rate",
+        f"{folder}/fold_0, {folder}/fold_2",
+        "smooth (sigma_mm 1.5)",
+        "top_500_voxels, within the foreground",
+        "sample 5% 0.410 0.350 to 0.520 too few clean cases",
+        "combination median 0.610 +0.0123 0.020",
         NASTY,
     ):
         assert expected in words
     assert re.search(r"mean .*0\.450 0\.850 .*0\.500 0\.900 .*0\.400 0\.800", words)
-    assert words.count("mean") == 1  # not with a single fold
+    assert words.count("mean ") == 2  # the plan's combination and two folds, not a single one
 
 
 def _contrast(one: str, other: str) -> float:

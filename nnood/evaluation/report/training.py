@@ -18,11 +18,11 @@ from nnood.evaluation.report.html import (
     short,
     table,
 )
+from nnood.evaluation.report.plan import describe_plan
+from nnood.inference.inference_plan import PLAN_FILE, load_plan
 from nnood.safety import read_json
 from nnood.training.checkpoints import FINAL
 from nnood.training.settings import SETTINGS_FILE
-
-INFERENCE_PLAN = "inference_plan.json"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def describe_training(results: Path) -> Html:
         A section; empty if nothing was trained.
 
     Raises:
-        UserError: If a file is no JSON.
+        UserError: If a file is no JSON, or the inference plan is not valid.
     """
     members = [
         (folder, folds)
@@ -60,8 +60,8 @@ def describe_training(results: Path) -> Html:
         if (folds := _read_folds(folder)) and folder.is_dir()
     ]
     parts = [_describe_members(folder, folds) for folder, folds in members]
-    if (results / INFERENCE_PLAN).is_file():
-        parts.append(_describe_plan(read_json(results / INFERENCE_PLAN)))
+    if (results / PLAN_FILE).is_file():
+        parts.append(describe_plan(load_plan(results / PLAN_FILE)))
     return section("training", "What was trained", *parts) if parts else Html()
 
 
@@ -176,49 +176,3 @@ def _pair_cell(pairs: Sequence[Sequence[float | None]]) -> Html:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _describe_plan(plan: Any) -> Html:
-    """Show a plan of a form that is not known here: plain entries as a list, lists of objects as tables."""
-    entries = _flatten(plan if isinstance(plan, dict) else {"content": plan})
-    tables = {key: value for key, value in entries.items() if _is_table(value)}
-    simple = {key: _plain_text(value) for key, value in entries.items() if key not in tables}
-    return join(
-        (
-            element("h3", "Inference plan"),
-            definitions(simple),
-            *(_list_table(key, rows) for key, rows in tables.items()),
-        )
-    )
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flatten(value, f"{prefix}{key}: ") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
-
-
-def _list_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Html:
-    flat = [_flatten(row) for row in rows]
-    header = list(dict.fromkeys(key for row in flat for key in row))
-    return table(header, [[_plain_cell(row.get(key)) for key in header] for row in flat], caption=name)
-
-
-def _plain_cell(value: Any) -> Html | str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number_cell(short(value), value) if is_number else _plain_text(value)
-
-
-def _plain_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return short(value)
-    return ", ".join(map(_plain_text, value)) if isinstance(value, list) else str(value)
