@@ -26,8 +26,8 @@ from nnood.training.checkpoints import LATEST, load_checkpoint
 from nnood.training.train import train
 
 COMMANDS = (
-    *("convert", "plan_and_preprocess", "tasks", "train", "predict", "ensemble", "apply_postprocessing"),
-    *("cross_validation", "make_benchmark", "evaluate", "report", "demo"),
+    *("convert", "plan_and_preprocess", "tasks", "train", "find_best_configuration", "predict", "ensemble"),
+    *("apply_postprocessing", "cross_validation", "make_benchmark", "evaluate", "report", "demo"),
 )
 SHAPE = (16, 24, 16)
 DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
@@ -472,6 +472,64 @@ def test_a_plan_is_followed_and_its_steps_are_taken_singly(run, copy):
     assert not (copy / "never").exists()
 
 
+SELECTING = ("find_best_configuration", "-d", "101", "--device", "cpu", "-np", "1")
+
+
+def test_selecting_what_cannot_be_judged(run, copy):
+    run("find_best_configuration", "-d", "55").names("'55'")
+    run("find_best_configuration", "-d", "102").names(UNTRAINED, "no finished fold", "nnood_train")
+    run(*SELECTING, "-f", "4").names("no trained fold 4")
+    run(*SELECTING, "-r", "soup").names("no finished fold that fits")
+    raw = copy / "nnood_data/raw" / DATASET
+    settings = copy / MEMBER / "fold_0" / "settings.json"
+    content = read_json(settings)
+    case = content["fold"]["val_cases"][0]
+    file = raw / "imagesTr" / f"{case}_0000.nii.gz"
+    intact = file.read_bytes()
+    truncated(file)
+    run(*SELECTING).names(file, "damaged")
+    write(volume(9, (10, 24, 16)), file)
+    run(*SELECTING).names(file, "does not fit its foreground")
+    file.unlink()
+    run(*SELECTING).names(raw / "dataset.json", "numTraining")
+    description = read_json(raw / "dataset.json")
+    write_json(raw / "dataset.json", description | {"numTraining": 4})
+    run(*SELECTING).names(DATASET, case, "no training case")
+    write_json(raw / "dataset.json", description)
+    file.write_bytes(intact)
+    write_json(settings, content | {"fold": content["fold"] | {"val_cases": content["fold"]["train_cases"]}})
+    run(*SELECTING).names(DATASET, "leaves cases out")
+    settings.unlink()
+    run(*SELECTING).names(settings)
+    assert not (copy / "nnood_data/results" / DATASET / PLAN_FILE).exists()
+
+
+def test_a_plan_is_made_and_not_overwritten_once_edited(run, copy):
+    made = run(*SELECTING)
+    assert made.status == 0, made
+    file = copy / "nnood_data/results" / DATASET / PLAN_FILE
+    assert f"Wrote {file}" in made.out
+    assert made.out.splitlines()[-1] == "Next: nnood_predict -i IMAGES -o OUTPUT -d 101"
+    for part in ("configuration", "members", "combination", "post-processing", "sample score", "chosen"):
+        assert part in made.out
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    assert f"Following the inference plan {file}" in run("predict", "-i", images, "-o", "o", "--device", "cpu").out
+    content = read_json(file)
+    write_json(file, content | {"combination": "median"})
+    edited = file.read_bytes()
+    run(*SELECTING).names(file, "edited")
+    assert file.read_bytes() == edited
+
+
+def test_a_full_disk_while_selecting(run, copy, small_files):
+    small_files(2_000)  # less than a score map takes
+    outcome = run(*SELECTING)
+    small_files(resource.RLIM_INFINITY)
+    outcome.names("disk")
+    assert not (copy / "nnood_data/results" / DATASET / PLAN_FILE).exists()
+    assert run(*SELECTING).status == 0
+
+
 def test_evaluating_what_does_not_fit(run, copy):
     raw = copy / "nnood_data/raw" / DATASET
     assert run("predict", "-i", raw / "imagesTs", "-o", "scores", "--device", "cpu").status == 0
@@ -697,6 +755,7 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         "ensemble": ["-i", "in", "-o", "out"],
         "apply_postprocessing": ["-i", "in", "-o", "out"],
         "cross_validation": ["-d", "1"],
+        "find_best_configuration": ["-d", "1"],
         "make_benchmark": ["-d", "1", "-o", "out"],
         "evaluate": ["-p", "in", "-l", "labels"],
         "report": ["-o", "out.html"],
@@ -721,6 +780,9 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         ("cross_validation", ["-d", "1", "--folds", "0"], "--folds"),
         ("cross_validation", ["-d", "1", "--folds", "few"], "--folds"),
         ("cross_validation", [], "-d"),
+        ("find_best_configuration", [], "-d"),
+        ("find_best_configuration", ["-d", "1", "--max_cases", "0"], "--max_cases"),
+        ("find_best_configuration", ["-d", "1", "--checkpoint", "latest"], "--checkpoint"),
         ("ensemble", ["-i", "one", "two"], "-o"),
         ("ensemble", ["-i", "one", "two", "-o", "out", "--combine", "soup"], "--combine"),
         ("apply_postprocessing", ["-o", "out"], "-i"),

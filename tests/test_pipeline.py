@@ -180,7 +180,8 @@ def test_training_says_where_it_writes_and_leaves_everything(user):
     assert len(list(fold.glob("training_log_*.txt"))) == 1
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     assert set(summary["voxel_ap"]) == set(RECIPES["nnood"].tasks)
-    assert 0 <= summary["mean_voxel_ap"] <= summary["best_mean_voxel_ap"] <= 1
+    assert 0 <= summary["mean_whole_voxel_ap"] <= summary["best"] <= 1
+    assert summary["best_figure"] == "mean_whole_voxel_ap"
     assert math.isfinite(summary["val_losses"])
     assert summary["has_learned"] or "has learned nothing yet" in user.said["train"].stdout
 

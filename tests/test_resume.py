@@ -24,7 +24,7 @@ from nnood.inference.predictor import MapPredictor
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
-from nnood.training.checkpoints import BEST, FINAL, LATEST, load_checkpoint
+from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS, find_newest, load_checkpoint
 from nnood.training.train import train
 
 DATASET = "Dataset999_Phantoms"
@@ -95,7 +95,7 @@ def assert_same_network(one, other, checkpoint):
     ours, theirs = weights(one, checkpoint), weights(other, checkpoint)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6)
+        assert torch.equal(tensor, theirs[name]), name
 
 
 def times(folder, pattern="*"):
@@ -149,7 +149,7 @@ def stormy(raw, tmp_path_factory, clean_environment):
     jobs = {
         "convert": (["folder", "-i", images, "-d", "7", "-n", "Killed", "-np", "1"], "*", 4),
         "plan_and_preprocess": ([*PLANNING, "-np", "1"], "*", 12),
-        "train": ([*TRAINING, "--continue"], LATEST, 3),
+        "train": ([*TRAINING, "--continue"], LATEST, 5),
         "predict": (["-i", images, "-o", "scores", "--device", "cpu"], "*", 5),
     }
     done = subprocess.run(
@@ -209,7 +209,8 @@ def test_preprocessing_leaves_nothing_of_killed_runs(stormy):
 
 def test_training_survives_kills_and_does_every_finished_epoch_once(smooth, stormy):
     assert stormy.deaths["train"] == 2
-    assert stormy.renamed["train"][f"nnood_data/results/{FOLD}/{LATEST}"] == EPOCHS
+    # Each epoch writes it twice: before the validation on whole cases, and at its end.
+    assert stormy.renamed["train"][f"nnood_data/results/{FOLD}/{LATEST}"] == 2 * EPOCHS
     assert stormy.renamed["train"][f"nnood_data/results/{FOLD}/{FINAL}"] == 1
     for checkpoint in (FINAL, BEST):
         assert_same_network(stormy.fold, smooth.fold, checkpoint)
@@ -245,13 +246,13 @@ def test_a_training_killed_from_outside_goes_on_where_it_was(smooth, copy, caplo
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the training was over before it could be killed"
     assert not (fold / FINAL).exists()
-    finished = load_checkpoint(fold / LATEST, torch.device("cpu"))["current_epoch"]
-    assert 1 <= finished < EPOCHS
+    newest = find_newest(fold)
+    assert (0, 0) < (newest.epoch, newest.step) < (EPOCHS, 0)
     with pytest.raises(UserError, match=r"unfinished run; add --continue"):
         train_fold(copy)
     with caplog.at_level(logging.INFO):
         train_fold(copy, go_on=True)
-    assert f"Going on after epoch {finished}." in caplog.text
+    assert f"Going on after epoch {newest.epoch}" in caplog.text
     assert_same_network(fold, smooth.fold, FINAL)
 
 
@@ -276,7 +277,7 @@ def test_a_finished_fold_is_neither_trained_again_nor_overwritten(copy, caplog):
     assert times(copy.results) == before
 
 
-@pytest.mark.parametrize("other", [{"epochs": EPOCHS + 1}, {"iterations": ITERATIONS + 1}, {"seed": 1}])
+@pytest.mark.parametrize("other", [{"epochs": EPOCHS + 1}, {"iterations": ITERATIONS + 1}, {"whole_every": 1}])
 def test_going_on_with_other_settings_is_refused(copy, other):
     before = times(copy.results)
     (copy.results / FOLD / FINAL).unlink()
@@ -381,9 +382,12 @@ def test_planning_refuses_a_changed_image(copy):
 def test_going_on_refuses_a_damaged_checkpoint(copy):
     fold = copy.results / FOLD
     (fold / FINAL).unlink()
-    flip(fold / LATEST)
+    for name in (LATEST, PREVIOUS, BEST):
+        flip(fold / name)
+    before = times(fold)
     with pytest.raises(UserError, match=r"checkpoint_latest.pth does not agree with its recorded hash"):
         train_fold(copy, go_on=True)
+    assert times(fold) == before
 
 
 def test_predicting_refuses_a_damaged_checkpoint(copy, tmp_path):

@@ -14,6 +14,7 @@ from nnood import __version__
 from nnood.errors import UserError
 from nnood.paths import Roots, get_roots
 from nnood.safety import TEMPORARY_PREFIX
+from nnood.training.signals import EXIT_TERMINATED, Stopped
 
 Run = Callable[[argparse.Namespace, Roots], None]
 
@@ -54,6 +55,8 @@ def execute(parser: argparse.ArgumentParser, run: Run) -> None:
         sys.exit(0)
     except OSError as error:
         _stop(parser, _word(error), EXIT_USERS, debug=arguments.debug)
+    except Stopped as request:
+        _stop(parser, str(request), EXIT_TERMINATED, debug=arguments.debug)
     except KeyboardInterrupt:
         _stop(parser, "interrupted; start the command again to go on.", EXIT_INTERRUPTED, debug=arguments.debug)
     except Exception as error:

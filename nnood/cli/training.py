@@ -7,6 +7,13 @@ from nnood.cli.console import add_device, execute, make_parser, names, positive
 from nnood.paths import Roots
 
 
+def _count(text: str) -> int:
+    """Type of an argument: a whole number, 0 too."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def train() -> None:
     """`nnood_train`: train folds."""
     parser = make_parser(
@@ -25,7 +32,13 @@ def train() -> None:
     parser.add_argument("--epochs", type=positive, help="in the place of the recipe's")
     parser.add_argument("--iterations", type=positive, help="per epoch, in the place of the recipe's")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--seed", type=int, default=0, help="of augmentation, anomalies and initial weights")
+    parser.add_argument(
+        "--whole_every", type=_count, metavar="N", help="epochs between validations on whole cases, 0 for none"
+    )
+    parser.add_argument(
+        "--seeds", type=_count, nargs="+", default=[0], metavar="SEED", help="each fold is trained once per seed"
+    )
+    parser.add_argument("-num_gpus", type=positive, default=1, metavar="N", help="GPUs that share one training")
     add_device(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
@@ -45,7 +58,9 @@ def train() -> None:
             iterations=arguments.iterations,
             go_on=arguments.go_on,
             device=device,
-            seed=arguments.seed,
+            whole_every=arguments.whole_every,
+            seeds=arguments.seeds,
+            num_gpus=arguments.num_gpus,
         )
         print("Trained: " + "\n         ".join(map(str, folders)))
         print(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")

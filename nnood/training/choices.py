@@ -98,6 +98,11 @@ def with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any]
     return dataclasses.replace(recipe, name=f"{recipe.name}@{name.split('_')[0]}", donors=name)
 
 
-def with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None) -> Recipe:
-    """The recipe with other numbers of epochs and iterations per epoch, where given."""
-    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, iterations=iterations or recipe.iterations)
+def with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None, whole_every: int | None = None) -> Recipe:
+    """The recipe with other numbers of epochs, iterations and epochs between whole cases, where given."""
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs or recipe.epochs,
+        iterations=iterations or recipe.iterations,
+        validate_whole_every=recipe.validate_whole_every if whole_every is None else whole_every,
+    )

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -80,6 +81,8 @@ def refuse_team(count: int, device: torch.device, batch_size: int) -> None:
         raise UserError(f"-num_gpus {count} needs GPUs of CUDA, not the device {device}; leave it out.")
     if device.type == "cuda" and count > torch.cuda.device_count():
         raise UserError(f"-num_gpus {count} is more than the {torch.cuda.device_count()} that there are; use fewer.")
+    if device.index:
+        raise UserError(f"-num_gpus {count} takes the first {count} GPUs, not {device}; use --device cuda with it.")
     if count > batch_size:
         raise UserError(f"-num_gpus {count} is more than the {batch_size} images of a planned batch; use fewer.")
 
@@ -139,6 +142,7 @@ def _rank(
     threads: int,
 ) -> None:
     """What one process does."""
+    warnings.simplefilter("ignore")  # as in the commands
     torch.set_num_threads(threads)
     if kind == "cuda":
         torch.cuda.set_device(rank)

@@ -39,7 +39,7 @@ def feed(loader: nnUNetDataLoader, device: torch.device, seed: int) -> Any:
     Args:
         loader: Makes the batches.
         device: Where the network computes.
-        seed: Of worker processes, each of which has its own randomness; in this process, whoever asks for a batch seeds.
+        seed: Of the worker processes, each with its own randomness; without them, whoever asks for batches seeds.
     """
     workers = get_allowed_n_proc_DA() if device.type != "cpu" else 0
     if workers == 0:

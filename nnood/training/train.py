@@ -1,10 +1,9 @@
 """Train the folds of a recipe on a preprocessed data set."""
 
-import contextlib
-import copy
-import io
+import itertools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,38 @@ from nnood.errors import UserError, one_error
 from nnood.paths import Roots, set_roots
 from nnood.plan import CASE_LIST_FILE, NnoodPlan
 from nnood.planning.preprocessor import stored_case_faults
-from nnood.safety import digest_of, read_json, remove_leftovers, write_json
+from nnood.safety import read_json
 from nnood.tasks import build_task
-from nnood.training.checkpoints import BEST, FINAL, LATEST
+from nnood.training.checkpoints import Found
 from nnood.training.choices import choose_configuration, load_plans, with_donors, with_lengths, with_tasks
-from nnood.training.cross_validation import fold_for_all, load_folds
-from nnood.training.recipes import DEFAULT_RECIPE, get_recipe
-from nnood.training.settings import SETTINGS_FILE, TrainingSettings
+from nnood.training.cross_validation import Fold, fold_for_all, load_folds
+from nnood.training.distributed import refuse_team
+from nnood.training.fold_folder import claim_folder, fold_name, refuse_other_plans, where_to_start
+from nnood.training.fold_run import FoldRun, train_fold
+from nnood.training.progress import DONE, RUNNING, fold_states, format_states, mark_running
+from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
+from nnood.training.settings import TrainingSettings
+from nnood.training.signals import StopRequest, listen
 from nnood.training.task_settings import task_settings
 from nnood.training.trainer import NnoodTrainer
 
 logger = logging.getLogger(__name__)
+
+ALL, EVERY = "all", "every"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all wanted folds have in common."""
+
+    plans: dict[str, Any]
+    configuration: str
+    recipe: Recipe
+    preprocessed: Path
+    folder: Path
+    go_on: bool
+    device: torch.device
+    ranks: int
 
 
 def member_folder(roots: Roots, dataset_name: str, recipe: str, configuration: str) -> Path:
@@ -44,15 +64,17 @@ def train(
     donors: str | None = None,
     epochs: int | None = None,
     iterations: int | None = None,
+    whole_every: int | None = None,
     go_on: bool = False,
     device: torch.device | None = None,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
+    num_gpus: int = 1,
 ) -> list[Path]:
-    """Train one or more folds, one after the other.
+    """Train one or more folds, one after the other, each once per seed.
 
     Args:
         dataset: Id or name.
-        folds: Fold numbers, `all`, or `every` (each fold in turn; finished ones are skipped).
+        folds: Fold numbers, `all`, or `every`: each fold in turn, but those that are finished or being trained.
         roots: The three root folders.
         configuration: The plan's default if None.
         recipe: Name of a recipe.
@@ -60,144 +82,122 @@ def train(
         donors: Id or name of another preprocessed data set that lends all foreign patches; so does this.
         epochs: In the place of the recipe's.
         iterations: Per epoch, in the place of the recipe's.
+        whole_every: Epochs from one validation on whole cases to the next, in the place of the recipe's; 0: never.
         go_on: Resume an unfinished run where it stopped.
         device: CPU if None.
-        seed: Of augmentation, anomalies and initial weights.
+        seeds: Of augmentation, anomalies and initial weights. The folders of others than 0 say so.
+        num_gpus: How many devices share the batch of one training.
 
     Returns:
-        The folds' folders.
+        The folders of the folds.
 
     Raises:
         UserError: If the data set, fold, configuration or recipe does not exist, preprocessed cases are missing or
-            changed, or the fold was trained already.
+            changed, the fold was trained already or is being trained, or there are not as many devices.
+        Stopped: If SIGTERM came; the latest checkpoint holds all that was done. Uncaught, the process ends with 143.
     """
     set_roots(roots)
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
     configuration = choose_configuration(plans, configuration)
-    chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations)
+    chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations, whole_every)
     if donors is not None:
         chosen = with_donors(chosen, donors, roots, plans, configuration)
-    cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
-    known = load_folds(roots.preprocessed / name, chosen, cases)
-    numbers = _fold_numbers(folds, len(known))
-    skip_finished = "every" in folds
-    trained = []
-    for number in numbers:
-        fold = fold_for_all(chosen, cases) if number == "all" else known[int(number)]
-        settings = TrainingSettings(chosen, fold, seed)
-        folder = member_folder(roots, name, chosen.name, configuration) / f"fold_{number}"
-        trained.append(folder)
-        if skip_finished and (folder / FINAL).exists():
-            logger.info("Fold %s is finished: %s", number, folder)
-            continue
-        _train_fold(plans, configuration, number, settings, folder, roots, go_on=go_on or skip_finished, device=device)
-    return trained
+    device = device or torch.device("cpu")
+    refuse_team(num_gpus, device, plans["configurations"][configuration]["batch_size"])
+    preprocessed = roots.preprocessed / name
+    cases = read_json(preprocessed / CASE_LIST_FILE)
+    known = load_folds(preprocessed, chosen, cases)
+    is_every = EVERY in folds
+    job = _Job(
+        plans=plans,
+        configuration=configuration,
+        recipe=chosen,
+        preprocessed=preprocessed,
+        folder=member_folder(roots, name, chosen.name, configuration),
+        go_on=go_on or is_every,
+        device=device,
+        ranks=num_gpus,
+    )
+    runs = {
+        fold_name(number, seed): (fold_for_all(chosen, cases) if number == ALL else known[int(number)], seed)
+        for number, seed in itertools.product(_fold_numbers(folds, len(known)), dict.fromkeys(seeds))
+    }
+    with listen() as stop:
+        (_train_missing if is_every else _train_all)(job, runs, stop)
+    return [job.folder / f"fold_{run}" for run in runs]
 
 
 def _fold_numbers(folds: Sequence[str], count: int) -> list[str]:
     """Check and list the wanted folds; `every` stands for all numbers."""
-    wanted = [str(n) for n in range(count)] if "every" in folds else list(dict.fromkeys(folds))
-    known = ["all", *map(str, range(count))]  # spelled as in the folders' names: "00" is none of them
+    wanted = [str(n) for n in range(count)] if EVERY in folds else list(dict.fromkeys(folds))
+    known = [ALL, *map(str, range(count))]  # spelled as in the folders' names: "00" is none of them
     unknown = [fold for fold in wanted if fold not in known]
     if unknown:
         raise UserError(f"There is no fold {unknown[0]!r}; expected 0 to {count - 1}, every or all.")
     return wanted
 
 
-def _train_fold(
-    plans: dict[str, Any],
-    configuration: str,
-    number: str,
-    settings: TrainingSettings,
-    folder: Path,
-    roots: Roots,
-    *,
-    go_on: bool,
-    device: torch.device | None,
-) -> None:
+def _train_all(job: _Job, runs: dict[str, tuple[Fold, int]], stop: StopRequest) -> None:
+    """Train each of the runs, by name."""
+    for name, (fold, seed) in runs.items():
+        _train_fold(job, name, TrainingSettings(job.recipe, fold, seed), stop)
+
+
+def _train_missing(job: _Job, runs: dict[str, tuple[Fold, int]], stop: StopRequest) -> None:
+    """Train what is not finished and nobody trains; tell what is done before and afterwards."""
+    logger.info(format_states(job.folder, list(runs)))
+    for name, run in runs.items():
+        state = fold_states(job.folder, [name])[name]
+        if state in (DONE, RUNNING):
+            logger.info("Fold %s is %s: %s", name, "finished" if state == DONE else "being trained", job.folder)
+        else:
+            _train_all(job, {name: run}, stop)
+    logger.info(format_states(job.folder, list(runs)))
+
+
+def _train_fold(job: _Job, name: str, settings: TrainingSettings, stop: StopRequest) -> None:
     """Train one fold from the start or from its newest checkpoint."""
-    start = _where_to_start(folder, settings, go_on=go_on)
-    if start == FINAL:
+    folder = job.folder / f"fold_{name}"
+    start = where_to_start(folder, settings, go_on=job.go_on)
+    if start.is_finished:
         logger.info("%s is finished already, there is nothing to do.", folder)
         return
-    preprocessed = roots.preprocessed / plans["dataset_name"]
     cases = sorted({*settings.fold.train_cases, *settings.fold.val_cases})
-    one_error(stored_case_faults(preprocessed, plans, configuration, cases))
-    _refuse_incomplete(plans, configuration, settings, preprocessed)
-    _claim_folder(folder, plans, configuration, settings)
-    logger.info("Training fold %s of %s (%s): %s", number, plans["dataset_name"], configuration, folder)
-    own = copy.deepcopy(plans)
-    own["nnood"]["training"] = settings.to_dict()
-    own["plans_name"] = settings.recipe.name  # nnU-Net builds the folder's name from it
-    own["continue_training"] = start is not None
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer = NnoodTrainer(
-            own,
-            configuration,
-            number if number == "all" else int(number),
-            read_json(preprocessed / "dataset.json"),
-            device or torch.device("cpu"),
-        )
-    if start is not None:
-        trainer.load_checkpoint(str(folder / start))
-        logger.info("Going on after epoch %d.", trainer.current_epoch)
-    trainer.run_training()
+    one_error(stored_case_faults(job.preprocessed, job.plans, job.configuration, cases))
+    _refuse_incomplete(job, settings)
+    refuse_other_plans(folder, job.plans, job.configuration)
+    logger.info("Training fold %s of %s (%s): %s", name, job.plans["dataset_name"], job.configuration, folder)
+    if start.checkpoint is not None:
+        logger.info(_describe(start.checkpoint))
+    run = FoldRun(
+        plans=job.plans,
+        configuration=job.configuration,
+        name=name,
+        dataset_json=read_json(job.preprocessed / "dataset.json"),
+        settings=settings,
+        checkpoint=start.checkpoint.path if start.checkpoint is not None else None,
+        device=job.device,
+    )
+    with mark_running(folder):
+        claim_folder(folder, job.plans, settings)
+        stop.check()
+        train_fold(run, stop, ranks=job.ranks)
+    stop.check()
 
 
-def _refuse_incomplete(
-    plans: dict[str, Any], configuration: str, settings: TrainingSettings, preprocessed: Path
-) -> None:
+def _describe(found: Found) -> str:
+    """Where a run goes on, for the user to read."""
+    within = f", step {found.step} of the next" if found.step else ""
+    return f"Going on after epoch {found.epoch}{within}."
+
+
+def _refuse_incomplete(job: _Job, settings: TrainingSettings) -> None:
     """Refuse tasks that lack something, such as masks of lesions."""
-    spacing = plans["configurations"][configuration]["spacing"]
-    known = task_settings(NnoodPlan.from_dict(plans["nnood"]), configuration, spacing, preprocessed)
+    spacing = job.plans["configurations"][job.configuration]["spacing"]
+    known = task_settings(NnoodPlan.from_dict(job.plans["nnood"]), job.configuration, spacing, job.preprocessed)
     for task in {*settings.fold.train_tasks, *settings.fold.val_tasks}:
         try:
             build_task(task, known)
         except ValueError as error:
             raise UserError(str(error)) from error
-
-
-def _where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) -> str | None:
-    """The checkpoint to start from, None for a fresh run, or `FINAL` for a finished one.
-
-    Raises:
-        UserError: If there is a run already and the user did not ask to go on, or asks for other settings.
-    """
-    record = folder / SETTINGS_FILE
-    present = [name for name in (FINAL, LATEST, BEST) if (folder / name).exists()]
-    if not present:
-        return None
-    if not go_on:
-        state = "a finished network" if FINAL in present else "an unfinished run"
-        raise UserError(f"{folder} holds {state}; add --continue to go on, or move the folder away to train anew.")
-    if digest_of(read_json(record)) != digest_of(settings.to_dict()):
-        raise UserError(
-            f"{folder} was started with other settings (see settings.json in it); repeat the command with the same "
-            "ones, or move the folder away to train anew."
-        )
-    return present[0]
-
-
-def _claim_folder(folder: Path, plans: dict[str, Any], configuration: str, settings: TrainingSettings) -> None:
-    """Write plans and settings beside the members; members of different plans cannot share a folder."""
-    file = folder.parent / "plans.json"
-    own = _without_others(plans, configuration)
-    if file.exists() and digest_of(_without_others(read_json(file), configuration)) != digest_of(own):
-        raise UserError(
-            f"{folder.parent} holds members of other plans; move it away, or bring back the plans that made it."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    if not file.exists():
-        write_json(file, plans)
-    write_json(folder / SETTINGS_FILE, settings.to_dict())
-
-
-def _without_others(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """The plans as far as they decide a configuration: another one may be preprocessed, lesions added, at any time."""
-    own = {**plans, "nnood": dict(plans["nnood"])}
-    for block in (own, own["nnood"]):
-        block["configurations"] = {configuration: block["configurations"].get(configuration)}
-    own["nnood"].pop("lesions", None)
-    return own

@@ -1,21 +1,16 @@
 """nnU-Net's trainer, taught to find synthetic anomalies that are planted on the device, batch by batch."""
 
 import contextlib
-import io
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Any
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from nnood.network import OneHead, build_network
@@ -23,41 +18,28 @@ from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
 from nnood.precision import autocast_for
 from nnood.safety import write_json
-from nnood.training.checkpoints import BEST, FINAL, load_checkpoint, save_checkpoint, save_latest
-from nnood.training.distributed import Team
+from nnood.training.checkpoints import FINAL
 from nnood.training.fixed_anomalies import seed_of
+from nnood.training.held_out import HeldOut
 from nnood.training.loading import feed, normal_variation
-from nnood.training.log import AnomalyLog
 from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label
 from nnood.training.planting import Planter
+from nnood.training.resumable import ResumableTrainer
 from nnood.training.settings import TrainingSettings
-from nnood.training.signals import Stopped, StopRequest
 from nnood.training.task_settings import task_settings
-from nnood.training.validation import FixedPatches, score_patches
-from nnood.training.whole_cases import WholeCases, is_due, make_window, score_whole_cases
+from nnood.training.validation import score_patches
+from nnood.training.whole_cases import is_due, make_window, score_whole_cases
 
 PRIOR_BATCHES = 8
-SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
 
-class NnoodTrainer(nnUNetTrainer):
+class NnoodTrainer(ResumableTrainer):
     """Trains one member.
 
     Everything of nnood's comes in `plans["nnood"]`: a `NnoodPlan` and, as `training`, the `TrainingSettings`.
-
-    The state of a run is: weights, optimiser, schedule and log; `current_epoch` and `step` (how many are finished); and,
-    within an epoch, what `_rank_state` says. All randomness is seeded anew for each step, so there is no other.
-
-    Attributes:
-        team: The ranks of this run, nnU-Net's constructor leaves no room for it; set before anything else is called.
-        stop: Whether the run was asked to end; likewise.
-        step: Number of finished steps of the current epoch.
-        best: The best `AnomalyLog.figure` so far.
-        is_saturated: Whether the training tasks reached the recipe's `stop_at`.
     """
 
     label_manager: LabelManager
-    current_epoch: int
 
     def __init__(
         self,
@@ -68,17 +50,12 @@ class NnoodTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if not self.is_ddp or device.type == "cpu":
-            self.device = device  # nnU-Net would take GPU 0 whichever was asked for, and several ranks for several GPUs
-            self.grad_scaler = self.grad_scaler if device.type == "cuda" else None
-        self.team, self.stop = Team(), StopRequest()
         self.plan = NnoodPlan.from_dict(plans["nnood"])
         self.settings = TrainingSettings.from_dict(plans["nnood"]["training"])
         recipe = self.settings.recipe
         self.num_epochs, self.num_iterations_per_epoch = recipe.epochs, recipe.iterations
         self.initial_lr, self.weight_decay = recipe.learning_rate, recipe.weight_decay
         self.label_manager = OneHead.of(self.label_manager)
-        self.log = self.logger.local_logger = AnomalyLog()
         folder = Path(self.preprocessed_dataset_folder_base)
         # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
         self.task_settings = task_settings(self.plan, configuration, self.configuration_manager.spacing, folder)
@@ -91,13 +68,7 @@ class NnoodTrainer(nnUNetTrainer):
             patch_size=self.configuration_manager.patch_size,
             device=self.device,
         )
-        self.step = 0
-        self.losses: list[float] = []
-        self.best = (-1, 0.0)
-        self.is_saturated = False
-        self.restored: dict[str, Any] = {}
         self.bar: tqdm | None = None
-        self.epoch_started = self.saved = 0.0
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
@@ -115,6 +86,9 @@ class NnoodTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         """Build network, optimiser and loss from the run's seed."""
         torch.manual_seed(self._seed("weights"))
+        super().initialize()
+        self.dataset_class = CaseStore
+
     def _seed(self, *parts: str) -> int:
         return seed_of(str(self.settings.seed), str(self.fold), str(self.local_rank), *parts) % 2**32
 
@@ -123,9 +97,7 @@ class NnoodTrainer(nnUNetTrainer):
         wrapper = super()._build_loss()
         wrapper.loss = SoftBinaryCrossEntropy()
         if len(wrapper.weight_factors) == 1:
-            wrapper.weight_factors = (
-                1.0,
-            )  # nnU-Net gives the coarsest output no weight, even where it is the only one
+            wrapper.weight_factors = (1.0,)  # nnU-Net gives the coarsest output none, even where it is the only one
         return wrapper
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -167,20 +139,20 @@ class NnoodTrainer(nnUNetTrainer):
             oversample_foreground_percent=self.oversample_foreground_percent,
             transforms=transforms,
         )
-        fold = self.settings.fold
-        fixed = FixedPatches(
-            validation,
-            tuple(dict.fromkeys((*fold.val_tasks, *self._followed_tasks))),
-            self.task_settings,
+        self.held_out = HeldOut(
+            store=validation,
+            training=self.settings,
+            settings=self.task_settings,
             dataset=self.plans_manager.dataset_name,
-            donors=self._donor_cases,
             patch_size=patch_size,
             batch_size=self.batch_size,
+            first_spacing=float(self.plans_manager.plans["original_median_spacing_after_transp"][0]),
             device=self.device,
         )
-        return feed(loader, self.device, self._seed("workers", str(self.current_epoch), str(self.step))), fixed
+        seed = self._seed("workers", str(self.current_epoch), str(self.step))
+        return feed(loader, self.device, seed), self.held_out.patches()
 
-    # ---- the loop and its hooks ---------------------------------------------------------------------------------
+    # ---- the loop's hooks ---------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         """Prepare loaders; a fresh run's output starts at the log-odds of the prior."""
@@ -189,7 +161,6 @@ class NnoodTrainer(nnUNetTrainer):
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
-        self.saved = monotonic()
         if self.local_rank == 0:
             write_json(Path(self.output_folder_base) / "dataset.json", self.dataset_json)
         if self.current_epoch == self.step == 0:
@@ -205,8 +176,16 @@ class NnoodTrainer(nnUNetTrainer):
         bias = float(np.log(prior / (1 - prior)))
         self.print_to_log_file(f"Mean label: {prior:.5f}; the output's bias starts at {bias:.3f}.")
         with torch.no_grad():
-            for layer in self._plain_network().decoder.seg_layers:
+            for layer in self.plain_network().decoder.seg_layers:
                 layer.bias.fill_(bias)
+
+    def on_step_start(self) -> None:
+        """Seed everything random from epoch and step."""
+        self._seed_step(f"epoch {self.current_epoch}", f"step {self.step}")
+
+    def rank_state(self) -> dict[str, Any]:
+        """Losses, and the planter's state."""
+        return {**super().rank_state(), **self.planter.state()}
 
     def _seed_step(self, *parts: str) -> None:
         """Seed everything random, so that what follows is the same whatever came before."""
@@ -219,8 +198,7 @@ class NnoodTrainer(nnUNetTrainer):
         """Open the epoch, or what is left of it, and its progress bar."""
         self.network.train()
         self.planter.start_epoch(self._seed(f"epoch {self.current_epoch}"))
-        self.epoch_started = time() - self.restored.pop("seconds", 0.0)
-        ranks = self.restored.pop("ranks", [])
+        ranks, self.restored_ranks = self.restored_ranks, []
         if self.local_rank < len(ranks):  # more ranks than before have nothing to go on from
             self.losses = list(ranks[self.local_rank]["losses"])
             self.planter.restore(ranks[self.local_rank])
@@ -255,8 +233,6 @@ class NnoodTrainer(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Close the bar and log the loss and the anomalies that could not be planted."""
-        if self.bar is not None:
-            self.bar.close()
         seconds = time() - self.epoch_started
         ranks = self.team.gather((self.losses, self.planter.failed))
         losses = [loss for losses, _ in ranks for loss in losses]
@@ -265,14 +241,22 @@ class NnoodTrainer(nnUNetTrainer):
             raise FloatingPointError(
                 f"The training loss of epoch {self.current_epoch} is not finite; training stopped."
             )
-        self.log.log("epoch_start_timestamps", self.epoch_started, self.current_epoch)
+        if self.bar is not None:
+            self.bar.close()
         self.log.log("train_losses", mean, self.current_epoch)
         self.log.log("failed", failed, self.current_epoch)
         self.log.log("seconds_per_step", seconds / self.num_iterations_per_epoch, self.current_epoch)
 
-    def _validate_patches(self) -> None:
-        """Score the fixed patches; find out whether the training tasks are learned."""
-        network = self._own_network().eval()
+    def validate(self) -> bool:
+        """On patches; on whole cases too, in the epochs that have them. Done if patches say that all is learned."""
+        is_saturated = self._validate_patches()
+        is_last = is_saturated or self.current_epoch + 1 == self.num_epochs
+        self._validate_whole_cases(is_last=is_last)
+        return is_saturated
+
+    def _validate_patches(self) -> bool:
+        """Score the fixed patches; returns whether the training tasks are learned."""
+        network = self.own_network().eval()
 
         def predict(images: torch.Tensor) -> torch.Tensor:
             cuda = torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext()
@@ -280,55 +264,51 @@ class NnoodTrainer(nnUNetTrainer):
                 return network(images)[0]
 
         scores = score_patches(predict, self.dataloader_val, self.stop.check)
-        fold, level = self.settings.fold, self.settings.recipe.stop_at
-        self.log.log_patches(scores, fold.val_tasks, self._followed_tasks, self.current_epoch)
+        level = self.settings.recipe.stop_at
+        self.log.log_patches(scores, self.held_out.tasks, self.held_out.followed, self.current_epoch)
         reached = self.log.get_value("mean_training_voxel_ap", -1)
-        if level is not None and reached >= level:
-            self.is_saturated = True
-            text = f"The training tasks reached a voxel AP of {reached:.3f} (stop_at {level:g}); training ends."
-            self.print_to_log_file(text, also_print_to_console=True, add_timestamp=False)
+        if level is None or reached < level:
+            return False
+        text = f"The training tasks reached a voxel AP of {reached:.3f} (stop_at {level:g}): training ends here."
+        self.print_to_log_file(text, also_print_to_console=True, add_timestamp=False)
+        return True
 
-    def _validate_whole_cases(self) -> None:
+    def _validate_whole_cases(self, *, is_last: bool) -> None:
         """Score whole cases, in the epochs that have them."""
-        is_last = self.is_saturated or self.current_epoch + 1 == self.num_epochs
         scores = None
         if is_due(self.settings.recipe, self.current_epoch, last=is_last):
             self.save_latest()
             self.set_deep_supervision_enabled(False)
             try:
-                window = make_window(self, self._plain_network())
-                scores = score_whole_cases(window, self._whole_cases(), self.stop.check)
+                window = make_window(self, self.plain_network())
+                scores = score_whole_cases(window, self.held_out.whole_cases(), self.stop.check)
             finally:
                 self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        self.log.log_whole(scores, self.settings.fold.val_tasks, self.current_epoch)
+        self.log.log_whole(scores, self.held_out.tasks, self.current_epoch)
 
     def on_epoch_end(self) -> None:
-        """Tell the figures, draw them, and write the latest and perhaps the best checkpoint."""
-        epoch, self.current_epoch, self.step, self.losses = self.current_epoch, self.current_epoch + 1, 0, []
+        """Tell the figures and draw them."""
         if self.local_rank != 0:
             return
-        self.log.log("epoch_end_timestamps", time(), epoch)
+        self.log.log("epoch_end_timestamps", time(), self.current_epoch)
         line = self.log.describe_epoch(self.num_epochs)
         self.print_to_log_file(line, also_print_to_console=True, add_timestamp=False)
-        if self.log.figure > self.best:
-            self.best = self.log.figure
-            self.save_checkpoint(str(Path(self.output_folder) / BEST))
-        self.save_latest()
         self.log.plot_progress_png(self.output_folder)
 
     def on_train_end(self) -> None:
         """Write the summary and the final checkpoint, and say so plainly if nothing was learned."""
-        self._shut_down()
+        self.shut_down()
         if self.local_rank == 0:
             self._write_summary()
         # Last of all: with this file the fold counts as finished.
         self.save_checkpoint(str(Path(self.output_folder) / FINAL))
         self.print_to_log_file("Training done.")
 
-    def _shut_down(self) -> None:
-        """End the loader's processes, if there are any."""
-        if isinstance(self.dataloader_train, NonDetMultiThreadedAugmenter):
-            self.dataloader_train._finish()
+    def shut_down(self) -> None:
+        """End the loader's processes and the progress bar, if there are any."""
+        super().shut_down()
+        if self.bar is not None:
+            self.bar.close()
 
     def _write_summary(self) -> None:
         kind, value = self.best
@@ -342,4 +322,3 @@ class NnoodTrainer(nnUNetTrainer):
                 also_print_to_console=True,
                 add_timestamp=False,
             )
-

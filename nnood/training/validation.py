@@ -154,7 +154,8 @@ class TaskScores:
         result = {}
         for task in tasks:
             samples = [*self._samples.get(task, []), *self._samples.get(NORMAL, [])]
-            scores, truth = (np.array([sample[i] for sample in samples]) for i in (0, 1))
+            scores = np.array([score for score, _ in samples])
+            truth = np.array([is_anomalous for _, is_anomalous in samples], dtype=bool)
             result[task] = float(average_precision(count_scores(scores, truth)))
         return result
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnood.inference.sliding_window import SlidingWindow
 from nnood.network import OneHead
 from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings
@@ -89,11 +90,10 @@ class WholeCases:
         """One anomaly in a whole case; in its only slice if it is flat."""
         seed = seed_of(self._dataset, case, task)
         donor = fit_to(*self._load(donor_of(case, self._donors, seed)), foreground.shape)
-        arrays = (torch.from_numpy(image), torch.from_numpy(foreground), torch.from_numpy(donor))
+        whole, mask, other = (torch.from_numpy(array) for array in (image, foreground, donor))
         if not flat:
-            return plant_fixed(*arrays, task, settings, seed)
-        slices = (array[..., 0, :, :] for array in arrays)
-        planted, label = plant_fixed(*slices, task, settings, seed)
+            return plant_fixed(whole, mask, other, task, settings, seed)
+        planted, label = plant_fixed(whole[:, 0], mask[0], other[:, 0], task, settings, seed)
         return planted[:, None], label[None]
 
     def _load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,16 +102,13 @@ class WholeCases:
         return np.asarray(image[:], dtype=np.float32), segmentation[:][0] == 1
 
 
-def make_window(trainer: Any, network: torch.nn.Module) -> Any:
+def make_window(trainer: Any, network: torch.nn.Module) -> SlidingWindow:
     """nnU-Net's sliding window as prediction uses it, around a network in training.
 
     Args:
         trainer: Knows plans, data set, mirroring and device.
         network: Without wrappers.
     """
-    # Here, because prediction stands on training.
-    from nnood.inference.predictor import SlidingWindow
-
     axes = trainer.inference_allowed_mirroring_axes
     with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
         window = SlidingWindow(device=trainer.device, use_mirroring=bool(axes), allow_tqdm=False)
@@ -122,7 +119,7 @@ def make_window(trainer: Any, network: torch.nn.Module) -> Any:
     return window
 
 
-def score_whole_cases(window: Any, cases: WholeCases, check: Callable[[], None]) -> TaskScores:
+def score_whole_cases(window: SlidingWindow, cases: WholeCases, check: Callable[[], None]) -> TaskScores:
     """Scores of whole cases.
 
     Args:

@@ -188,8 +188,8 @@ def test_images_are_as_they_should_be(kind, tmp_path):
                 # What is not called anomalous changed too little to be seen, and only next to it.
                 assert changed[~truth].max() < 20
                 assert not changed[~ndimage.binary_dilation(truth, np.ones((3, 3, 3)), iterations=8)].any()
-    expected = len(maker.files) * (len(PLANTED) - (kind == "alone"))
-    assert found >= 0.7 * expected
+    possible = 2 if kind == "alone" else len(PLANTED)  # without a donor, nothing foreign
+    assert found >= 0.7 * possible * len(maker.files)
 
 
 def test_the_truth_does_not_depend_on_the_unit(tmp_path):
@@ -211,7 +211,7 @@ def test_donors_in_a_unit_of_their_own_are_matched(tmp_path):
     values, _, same, _ = relative("case_0", "fpi")
     np.testing.assert_array_equal(truth, same)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-2)
-    assert maker("case_0", "fpi")[0].max() > 10 * values.max()
+    assert maker("case_0", "fpi")[0].max() > 3 * values.max()
 
 
 def test_an_empty_foreground_stays_clean(tmp_path):

@@ -1,6 +1,12 @@
 import json
+import logging
+import os
 import shutil
+import socket
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +17,10 @@ from nnood.paths import Roots
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.safety import read_json, write_json
 from nnood.tasks import TASKS
-from nnood.training import planting, trainer
-from nnood.training.recipes import RECIPES
+from nnood.training import planting, trainer, validation
+from nnood.training.checkpoints import FINAL
+from nnood.training.cross_validation import load_folds
+from nnood.training.recipes import RECIPES, Recipe
 from nnood.training.train import train
 
 NAME = "Dataset999_Phantoms"
@@ -34,10 +42,10 @@ def test_another_data_set_lends_all_patches(planned: Roots, monkeypatch: pytest.
     shutil.copytree(planned.preprocessed / NAME, planned.preprocessed / other)
     plans = planned.preprocessed / other / "nnoodPlans.json"
     write_json(plans, read_json(plans) | {"dataset_name": other})
-    lent = []
+    lent: list[list[torch.Tensor]] = []
 
     def recorded(**options: object) -> planting.Donors:
-        lent.extend([options["external"]] if options else [])
+        lent.extend([options["external"]] if options else [])  # type: ignore[list-item]
         return original(**options)  # type: ignore[arg-type]
 
     original = planting.Donors
@@ -63,7 +71,7 @@ def test_a_recipe_may_choose_label_and_repetition(planned: Roots, monkeypatch: p
 
     original = trainer.downsample_label
     monkeypatch.setattr(trainer, "downsample_label", recorded)
-    (folder,) = train("999", ["0"], planned, recipe="binary", epochs=1, iterations=3)
+    (folder,) = train("999", ["0"], planned, recipe="binary", epochs=1, iterations=3, whole_every=0)
     assert set(torch.cat(labels).unique().tolist()) == {0.0, 1.0}
     assert read_json(folder / "settings.json")["recipe"]["label"] == "binary"
 
@@ -78,7 +86,7 @@ def test_donors_of_other_channels_are_refused(planned: Roots) -> None:
 
 
 def test_every_task_trains_and_lesions_come_from_masks(planned: Roots) -> None:
-    train("999", ["0"], planned, epochs=1, iterations=1)
+    train("999", ["0"], planned, epochs=1, iterations=1, whole_every=0)
     source = planned.raw / NAME / "dataset.json"
     masks = planned.raw / "masks"
     masks.mkdir()
@@ -90,14 +98,91 @@ def test_every_task_trains_and_lesions_come_from_masks(planned: Roots) -> None:
     plan_and_preprocess(NAME, planned)
     shapes = planned.preprocessed / NAME / "lesion_shapes.npy"
     assert np.load(shapes).shape == (3, 32, 32, 32)
-    (folder,) = train("999", ["0"], planned, tasks=list(TASKS), epochs=1, iterations=8)
+    (folder,) = train("999", ["0"], planned, tasks=list(TASKS), epochs=1, iterations=8, whole_every=0)
     voxel_ap = read_json(folder / "validation" / "summary.json")["voxel_ap"]
     assert list(voxel_ap) == list(TASKS)
     assert all(value is not None for value in voxel_ap.values())
-    train("999", ["1"], planned, epochs=1, iterations=1)  # to the member from before, lesions are nothing new
+    train(
+        "999", ["1"], planned, epochs=1, iterations=1, whole_every=0
+    )  # to the member from before, lesions are nothing new
     before = shapes.stat().st_mtime_ns
     plan_and_preprocess(NAME, planned)
     assert shapes.stat().st_mtime_ns == before
     shapes.write_bytes(shapes.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"lesion_shapes\.npy is missing or was changed"):
         train("999", ["1"], planned, tasks=["lesion_shapes"], epochs=1, iterations=1)
+
+
+# ---- every fold, and where nothing may happen -----------------------------------------------------------------------
+
+
+def test_every_trains_what_is_missing_and_shows_a_table(tiny: Roots, caplog: pytest.LogCaptureFixture) -> None:
+    options: dict[str, Any] = {"tasks": ["fpi"], "epochs": 1, "iterations": 1, "whole_every": 0}
+    folders = train("999", ["2"], tiny, **options)
+    folder = folders[0].parent
+    before = (folder / "fold_2" / FINAL).stat().st_mtime_ns
+    other = {"process": os.getppid(), "host": socket.gethostname()}
+    write_json(folder / "fold_1" / "running.json", other)
+    with caplog.at_level(logging.INFO):
+        folders = train("999", ["every"], tiny, **options)
+    assert [fold.name for fold in folders] == [f"fold_{number}" for number in range(5)]
+    tables = [record.getMessage() for record in caplog.records if record.getMessage().startswith("fold  state")]
+    states = [[line.split()[1] for line in table.splitlines()[1:]] for table in tables]
+    assert states == [["missing", "running", "done", "missing", "missing"], ["done", "running", "done", "done", "done"]]
+    assert "Fold 1 is being trained" in caplog.text
+    assert "Fold 2 is finished" in caplog.text
+    assert (folder / "fold_2" / FINAL).stat().st_mtime_ns == before
+    assert read_json(folder / "fold_1" / "running.json") == other
+    assert not (folder / "fold_1" / "settings.json").exists()
+    assert not (folder / "fold_0" / "running.json").exists()
+    with pytest.raises(UserError, match=r"fold_1 is being trained by the process"):
+        train("999", ["1"], tiny, **options)
+    assert not (folder / "fold_1" / "settings.json").exists()
+
+
+def test_training_ends_when_the_training_tasks_are_learned(tiny: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPES["nnood"], name="stops", tasks={"fpi": 1.0, "sink": 1.0}, stop_at=0.5)
+    monkeypatch.setitem(RECIPES, "stops", recipe)
+    write_tasks(tiny, recipe, {"train_tasks": ["sink"], "val_tasks": ["fpi"]})
+    reached = iter([0.4, 0.5, 0.9])
+    voxel_ap = validation.TaskScores.voxel_ap
+
+    def learned(self: validation.TaskScores, tasks: Sequence[str]) -> dict[str, float]:
+        return {"sink": next(reached)} if tuple(tasks) == ("sink",) else voxel_ap(self, tasks)
+
+    monkeypatch.setattr(validation.TaskScores, "voxel_ap", learned)
+    (fold,) = train("999", ["0"], tiny, recipe="stops", epochs=8, iterations=1)
+    content = torch.load(fold / FINAL, weights_only=True)
+    assert (content["current_epoch"], content["is_saturated"]) == (2, True)
+    log = content["logging"]
+    assert log["mean_training_voxel_ap"] == [0.4, 0.5]
+    assert all(set(figures) == {"fpi"} for figures in log["voxel_ap"])
+    assert log["mean_voxel_ap"] == [figures["fpi"] for figures in log["voxel_ap"]]
+    assert log["whole_voxel_ap"][-1] is not None
+    summary = read_json(fold / "validation" / "summary.json")
+    assert summary["epochs"] == 2
+    assert set(summary["whole_voxel_ap"]) == {"fpi"}
+    said = next(fold.glob("training_log_*.txt")).read_text()
+    assert "The training tasks reached a voxel AP of 0.500 (stop_at 0.5): training ends here." in said
+
+
+def write_tasks(roots: Roots, recipe: Recipe, tasks: dict[str, list[str]]) -> None:
+    """Write the folds of a recipe by hand, with these tasks."""
+    folder = roots.preprocessed / NAME
+    load_folds(folder, recipe, read_json(folder / "case_list.json"))
+    file = folder / "cross_validation" / f"{recipe.name}.json"
+    write_json(file, [fold | tasks for fold in read_json(file)])
+
+
+def test_a_step_is_seeded_in_no_time(tiny: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = []
+    original = trainer.NnoodTrainer.on_step_start
+
+    def timed(self: trainer.NnoodTrainer) -> None:
+        started = time.perf_counter()
+        original(self)
+        seconds.append(time.perf_counter() - started)
+
+    monkeypatch.setattr(trainer.NnoodTrainer, "on_step_start", timed)
+    train("999", ["0"], tiny, tasks=["fpi"], epochs=1, iterations=9, whole_every=0)
+    assert np.median(seconds) < 1e-3

@@ -10,7 +10,7 @@ from nnood.scores import sample_score
 from nnood.tasks import TASKS, TaskSettings
 from nnood.training import validation
 from nnood.training.fixed_anomalies import seed_of
-from nnood.training.validation import NORMAL, FixedPatches, TaskScores
+from nnood.training.validation import NORMAL, FixedPatches, TaskScores, donor_of, score_patches, spread_evenly
 
 SHAPE = (18, 20, 14)
 PATCHES = [(12, 16, 8), (16, 12), (24, 16, 16)]
@@ -114,8 +114,9 @@ def test_task_scores_are_scikit_learns() -> None:
     gathered = TaskScores()
     for part in (slice(0, 7), slice(7, 30)):
         gathered.add(torch.from_numpy(scores[part]), torch.from_numpy(labels[part]), tasks[part])
-    voxel_ap, sample_ap = gathered.voxel_ap(), gathered.sample_ap()
-    assert set(voxel_ap) == set(sample_ap) == {"fpi", "smooth_intensity"}
+    known = ("fpi", "smooth_intensity")
+    voxel_ap, sample_ap = gathered.voxel_ap(known), gathered.sample_ap(known)
+    assert tuple(voxel_ap) == tuple(sample_ap) == known
     for task in voxel_ap:
         used = np.array([name in (NORMAL, task) for name in tasks])
         truth, score = labels[used] > 0, scores[used]
@@ -123,9 +124,42 @@ def test_task_scores_are_scikit_learns() -> None:
         of_samples = [sample_score(image) for image in score]
         expected = average_precision_score(truth.reshape(len(truth), -1).any(axis=1), of_samples)
         assert sample_ap[task] == pytest.approx(expected, abs=1e-9)
-    assert gathered.prior == pytest.approx(labels.mean(), rel=1e-5)
+    assert gathered.prior(known) == pytest.approx(labels.mean(), rel=1e-5)
+    chosen = np.array([name in (NORMAL, "fpi") for name in tasks])
+    assert gathered.prior(["fpi"]) == pytest.approx(labels[chosen].mean(), rel=1e-5)
+    assert gathered.voxel_ap(["fpi"]) == {"fpi": voxel_ap["fpi"]}
 
 
-def test_without_images_the_prior_is_0() -> None:
-    assert TaskScores().prior == 0
-    assert TaskScores().voxel_ap() == {}
+def test_without_images_there_are_no_figures() -> None:
+    empty = TaskScores()
+    assert (empty.prior(["fpi"]), empty.loss(["fpi"])) == (0, 0)
+    assert empty.voxel_ap([]) == empty.sample_ap([]) == {}
+    assert np.isnan([*empty.voxel_ap(["fpi"]).values(), *empty.sample_ap(["fpi"]).values()]).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_scores_of_patches(store: CaseStore, batch_size: int) -> None:
+    fixed = patches(store, (16, 12), tasks=("fpi", "sink"), batch_size=batch_size)
+    checks: list[int] = []
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        assert not torch.is_grad_enabled()
+        return images[:, :1]
+
+    scores = score_patches(predict, fixed, lambda: checks.append(1))
+    assert len(checks) == len(fixed)
+    data, target, tasks = joined(fixed)
+    for counted in (("fpi",), ("fpi", "sink")):
+        chosen = [index for index, task in enumerate(tasks) if task in (NORMAL, *counted)]
+        probability, label = torch.sigmoid(data[chosen, :1].double()), target[chosen].double()
+        expected = -(label * probability.log() + (1 - label) * (1 - probability).log()).mean()
+        assert scores.loss(counted) == pytest.approx(float(expected), rel=1e-5)
+        assert scores.prior(counted) == pytest.approx(float(label.mean()), rel=1e-5)
+
+
+def test_cases_are_spread_evenly_and_nobody_lends_to_itself() -> None:
+    cases = [str(number) for number in range(10)]
+    assert spread_evenly(cases, 3) == ["0", "4", "9"]
+    assert spread_evenly(cases, 20) == cases
+    assert {donor_of("3", cases, seed) for seed in range(30)} == {*cases} - {"3"}
+    assert donor_of("3", ["3"], 5) == "3"

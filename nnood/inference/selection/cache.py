@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
 from scipy.special import expit
 
+from nnood import __version__
 from nnood.inference.calibration import logits
-from nnood.inference.selection.images import Image
-from nnood.safety import atomic_path, digest_of, sha256
+from nnood.inference.selection.images import Image, ImageMaker
+from nnood.safety import atomic_path, digest_of, incomplete_write, sha256
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,35 @@ class Cache:
 
     Attributes:
         folder: Where they lie.
-        sources: Per case, a digest of its image files: changed images are judged anew.
+        names: Per case and task, a digest of all that the image is made of: changed images are judged anew.
         members: Per member, the digest of its checkpoint.
     """
 
     folder: Path
-    sources: dict[str, str]
+    names: dict[tuple[str, str], str]
     members: tuple[str, ...]
 
     @classmethod
-    def of(cls, folder: Path, files: dict[str, list[Path]], members: Sequence[str]) -> "Cache":
+    def of(
+        cls, folder: Path, maker: ImageMaker, images: Sequence[Image], members: Sequence[str], method: str
+    ) -> "Cache":
         """Hash the image files.
 
         Args:
             folder: Where to keep everything.
-            files: Of each case that may be judged.
+            maker: Makes the images.
+            images: All that may be judged.
             members: Digests of the members' checkpoints.
+            method: How the foreground is found.
         """
-        sources = {case: digest_of([sha256(path) for path in paths]) for case, paths in files.items()}
-        return cls(folder, sources, tuple(members))
+        sources = {(image.case, image.task): maker.sources(image.case, image.task) for image in images}
+        hashes = {path: sha256(path) for path in {path for paths in sources.values() for path in paths}}
+        common = [__version__, method, maker.settings()]
+        names = {key: digest_of([common, key, [hashes[path] for path in paths]]) for key, paths in sources.items()}
+        return cls(folder, names, tuple(members))
 
     def _name(self, image: Image) -> str:
-        return digest_of([self.sources[image.case], image.case, image.task])[:24]
+        return self.names[image.case, image.task][:24]
 
     def map_file(self, image: Image, member: int) -> Path:
         """Where the score map of a member lies."""
@@ -75,13 +84,23 @@ class Cache:
         """Keep a score map (Z, Y, X)."""
         # As float16 logits: 2 bytes per voxel, and an error of at most 0.004 up to a logit of 8, on either side.
         values = np.ascontiguousarray(logits(scores).astype(np.float16))
-        with atomic_path(self.map_file(image, member)) as temporary:
-            blosc2.asarray(values, urlpath=str(temporary), mode="w", cparams={"nthreads": 1})
+        file = self.map_file(image, member)
+        try:
+            with atomic_path(file) as temporary:
+                blosc2.asarray(values, urlpath=str(temporary), mode="w", cparams={"nthreads": 1})
+        except RuntimeError as error:  # Blosc2's word for a failed write
+            raise incomplete_write(file) from error
 
-    def read_map(self, image: Image, member: int) -> np.ndarray:
-        """A score map (Z, Y, X) float32 in [0, 1]."""
-        stored = blosc2.open(urlpath=str(self.map_file(image, member)), mode="r", dparams={"nthreads": 1})
-        return expit(stored[:].astype(np.float32))
+    def read_map(self, image: Image, member: int, slices: slice = slice(None)) -> np.ndarray:
+        """A score map (Z, Y, X) float32 in [0, 1], or some slices of it."""
+        return expit(self._open(image, member)[slices].astype(np.float32))
+
+    def read_voxels(self, image: Image, member: int, voxels: np.ndarray) -> np.ndarray:
+        """The scores (V,) float32 of voxels that are given as positions in the flattened map."""
+        return expit(self._open(image, member)[:].ravel()[voxels].astype(np.float32))
+
+    def _open(self, image: Image, member: int) -> Any:
+        return blosc2.open(urlpath=str(self.map_file(image, member)), mode="r", dparams={"nthreads": 1})
 
     def write_image(self, image: Image, judged: JudgedImage) -> None:
         """Keep truth and foreground."""

@@ -1,5 +1,6 @@
 """The chosen ensemble's whole score maps of the judged images, gone through in worker processes."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from nnood.parallel import map_cases
 from nnood.training.validation import NORMAL
 
 Steps = tuple[Step, ...]
+
+MOST_VALUES = 2**27  # of all members' scores in memory at once
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,25 @@ class Combined:
 
     def read(self, image: Image) -> tuple[np.ndarray, JudgedImage]:
         """The combined score map (Z, Y, X), and the image's truth and foreground."""
+        judged = self.cache.read_image(image)
+        # The median keeps all maps it is made of, so it is made a few slices at a time.
+        depth = max(1, MOST_VALUES // (len(self.judges(image)) * judged.truth[0].size))
+        parts = [self._combine(image, slice(start, start + depth)) for start in range(0, len(judged.truth), depth)]
+        return np.concatenate(parts), judged
+
+    def _combine(self, image: Image, slices: slice) -> np.ndarray:
         judges = self.judges(image)
         combiner = Combiner(self.chosen.combination, count=len(judges))
         for judge in judges:
-            combiner.add(self.cache.read_map(image, judge), self.quantiles[judge])
-        return combiner.result(), self.cache.read_image(image)
+            combiner.add(self.cache.read_map(image, judge, slices), self.quantiles[judge])
+        return combiner.result()
 
     def over(self, images: Sequence[Image], function: Callable[..., Any], *arguments: Any, title: str) -> list[Any]:
         """Call a function of a module with this ensemble and each image; None where no member may judge it."""
         able = {str(number): image for number, image in enumerate(images) if self.judges(image)}
-        calls = {key: (self, image, *arguments) for key, image in able.items()}
+        # Each call is sent to a worker process, which needs to know of its own image only.
+        lean = dataclasses.replace(self, images=())
+        calls = {key: (lean, image, *arguments) for key, image in able.items()}
         results, faults = map_cases(function, calls, processes=self.processes, description=title)
         one_error(faults)
         return [results.get(str(number)) for number in range(len(images))]

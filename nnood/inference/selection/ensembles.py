@@ -118,11 +118,16 @@ def _choose_members(
     stage = "members"
     everyone = sampled.tally(group, "mean")
     all_name = f"all {len(group)}"
-    shared = np.array([len(set(entry.image.judges) & set(group)) > 1 for entry in sampled.images])
-    comparable = Tally(everyone.voxels, everyone.defined & shared)
-    if len(group) == 1 or not np.isfinite(judgement.voxel_ap(comparable)):
-        ledger.start(stage, all_name, "voxel_ap", judgement.voxel_ap(everyone))
-        if len(group) > 1:
+    comparable = _shared(sampled, everyone, group)
+    if not np.isfinite(judgement.voxel_ap(comparable)):
+        only = f"single: {names[group[0]]}"
+        ledger.start(stage, only if len(group) == 1 else all_name, "voxel_ap", judgement.voxel_ap(everyone))
+        if not np.isfinite(judgement.voxel_ap(everyone)):
+            ledger.notes.append(
+                "The members were trained on all tasks that could be planted, so there are no anomalies to judge them "
+                "on; whatever is plainest was chosen."
+            )
+        elif len(group) > 1:
             ledger.notes.append(
                 "Each held-out case may be judged by one member only, so members cannot be compared with their "
                 "ensemble; all of them are averaged, as nnU-Net does with its folds."
@@ -137,7 +142,7 @@ def _choose_members(
             ledger.add(f"{stage} against all", f"single: {names[number]}", "voxel_ap", comparison)
     current_name, current = f"single: {names[single[0]]}", single
     for name, members in ((all_name, group), (f"best {len(few)}, greedily", few)):
-        if members == current:
+        if members == current or (name != all_name and members in (single, group)):
             continue
         comparison = judgement.compare(sampled.tally(members, "mean"), sampled.tally(current, "mean"))
         ledger.add(stage, name, "voxel_ap", comparison)
@@ -145,6 +150,12 @@ def _choose_members(
             current_name, current = name, members
     ledger.choose(stage, current_name)
     return tuple(sorted(current))
+
+
+def _shared(sampled: SampledVoxels, tally: Tally, members: Sequence[int]) -> Tally:
+    """A tally of those images only that several of the members may judge."""
+    shared = np.array([len(set(entry.image.judges) & set(members)) > 1 for entry in sampled.images])
+    return Tally(tally.voxels, tally.defined & shared)
 
 
 def _greedy(sampled: SampledVoxels, judgement: Judgement, group: tuple[int, ...], everyone: Tally) -> tuple[int, ...]:
@@ -179,13 +190,16 @@ def _best_prefix(
 
 
 def _choose_combination(sampled: SampledVoxels, judgement: Judgement, members: tuple[int, ...], ledger: Ledger) -> str:
-    """Mean, unless another way is better."""
+    """Mean, unless another way is better where there is something to combine."""
     stage = "combination"
     best = COMBINATIONS[0]
-    current = sampled.tally(members, best)
-    ledger.start(stage, best, "voxel_ap", judgement.voxel_ap(current))
-    for name in COMBINATIONS[1:] if len(members) > 1 else ():
-        tally = sampled.tally(members, name)
+    everything = sampled.tally(members, best)
+    ledger.start(stage, best, "voxel_ap", judgement.voxel_ap(everything))
+    current = _shared(sampled, everything, members)
+    for name in COMBINATIONS[1:] if current.defined.any() else ():
+        if name == "rank_mean" and not all(sampled.quantiles[member] for member in members):
+            continue  # a member that judges no clean image has no ranks
+        tally = _shared(sampled, sampled.tally(members, name), members)
         comparison = judgement.compare(tally, current)
         ledger.add(stage, name, "voxel_ap", comparison)
         if comparison.wins:

@@ -13,6 +13,7 @@ from nnood.training.validation import NORMAL
 
 BINS = 4096
 RESAMPLES = 200
+LEAST_GAIN = 1e-6  # less is rounding
 
 
 def bins_of(scores: np.ndarray) -> np.ndarray:
@@ -72,7 +73,8 @@ class Comparison:
     Attributes:
         value: The candidate's average precision there.
         plainer: The plainer one's.
-        error: Standard error of the difference: its standard deviation over bootstrap resamples of the cases.
+        error: Standard error of the difference: its standard deviation over bootstrap resamples of the cases; infinite
+            with less than two cases, which say nothing of others.
     """
 
     value: float
@@ -87,7 +89,7 @@ class Comparison:
     @property
     def wins(self) -> bool:
         """Whether it is better by more than the error; never, where nothing can be compared."""
-        return bool(self.gain > self.error)
+        return bool(self.gain > max(self.error, LEAST_GAIN))
 
 
 class Judgement:
@@ -116,7 +118,7 @@ class Judgement:
     def compare(self, candidate: Tally, plainer: Tally) -> Comparison:
         """Compare by voxel AP."""
         both = candidate.defined & plainer.defined
-        return _compare(self._voxel_aps(candidate, both), self._voxel_aps(plainer, both))
+        return self._compare(self._voxel_aps(candidate, both), self._voxel_aps(plainer, both), both)
 
     def gain(self, candidate: Tally, plainer: Tally) -> float:
         """The gain of `compare` without its error, which takes a hundred times longer."""
@@ -126,11 +128,19 @@ class Judgement:
 
     def sample_ap(self, scores: np.ndarray) -> float:
         """Sample AP, the mean over tasks, of one score per image (I,)."""
-        return float(self._sample_aps(scores)[0])
+        return float(self._sample_aps(scores, np.isfinite(scores))[0])
 
     def compare_samples(self, candidate: np.ndarray, plainer: np.ndarray) -> Comparison:
         """Compare sample scores (I,) by their AP."""
-        return _compare(self._sample_aps(candidate), self._sample_aps(plainer))
+        both = np.isfinite(candidate) & np.isfinite(plainer)
+        return self._compare(self._sample_aps(candidate, both), self._sample_aps(plainer, both), both)
+
+    def _compare(self, candidate: np.ndarray, plainer: np.ndarray, both: np.ndarray) -> Comparison:
+        difference = (candidate - plainer)[1:]
+        known = difference[np.isfinite(difference)]
+        enough = len(known) > 1 and len(np.unique(self._case_of[both])) > 1
+        error = float(np.std(known, ddof=1)) if enough else float("inf")
+        return Comparison(float(candidate[0]), float(plainer[0]), error)
 
     def _voxel_aps(self, tally: Tally, allowed: np.ndarray, *, resamples: int = RESAMPLES + 1) -> np.ndarray:
         """For the sample itself and for resamples of it."""
@@ -140,7 +150,7 @@ class Judgement:
 
         return self._mean_over_tasks(counts, allowed, resamples)
 
-    def _sample_aps(self, scores: np.ndarray) -> np.ndarray:
+    def _sample_aps(self, scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         distinct, place = np.unique(scores, return_inverse=True)
         anomalous = self._task_of != NORMAL
 
@@ -149,7 +159,7 @@ class Judgement:
             table[np.arange(len(chosen)), np.where(anomalous[chosen], 0, 1), place[chosen]] = 1
             return _counted(table, weights)
 
-        return self._mean_over_tasks(counts, np.isfinite(scores), RESAMPLES + 1)
+        return self._mean_over_tasks(counts, allowed, RESAMPLES + 1)
 
     def _mean_over_tasks(
         self, counts: Callable[[np.ndarray, np.ndarray], Counts], allowed: np.ndarray, resamples: int
@@ -172,10 +182,3 @@ def _counted(table: np.ndarray, weights: np.ndarray) -> Counts:
     """Weighted sums over images: table (I, 2, N), weights (R, I) to counts (R, N)."""
     positives, negatives = (weights.astype(np.float32) @ table[:, side] for side in (0, 1))
     return Counts(np.arange(table.shape[2], dtype=np.float64), positives, negatives)
-
-
-def _compare(candidate: np.ndarray, plainer: np.ndarray) -> Comparison:
-    difference = (candidate - plainer)[1:]
-    known = difference[np.isfinite(difference)]
-    error = float(np.std(known, ddof=1)) if len(known) > 1 else float("inf")
-    return Comparison(float(candidate[0]), float(plainer[0]), error)

@@ -7,39 +7,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.datasets import find_dataset_name, load_dataset
 from nnood.errors import UserError
-from nnood.images import read_case
 from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, PlannedMember
 from nnood.inference.members import Member, plans_digest
+from nnood.inference.selection.budget import choose_images
 from nnood.inference.selection.cache import Cache
 from nnood.inference.selection.combined import Combined
 from nnood.inference.selection.ensembles import Ledger, choose_ensemble
 from nnood.inference.selection.figures import Judgement
 from nnood.inference.selection.groups import find_groups, member_numbers
-from nnood.inference.selection.images import Image, ImageMaker, clean_images, fold_of, list_images
-from nnood.inference.selection.predictions import COMPUTED_METHODS, predict_images, typical_edge
+from nnood.inference.selection.images import RELATIVE, Image, ImageMaker, fold_of, unseen_tasks
+from nnood.inference.selection.predictions import (
+    COMPUTED_METHODS,
+    predict_images,
+    typical_edge,
+    with_something_to_find,
+)
 from nnood.inference.selection.report import draw_plan, format_plan
 from nnood.inference.selection.scoring import choose_scoring
 from nnood.inference.selection.steps import choose_steps
 from nnood.inference.selection.voxels import sample_voxels
 from nnood.paths import Roots, set_roots
 from nnood.plan import NnoodPlan
-from nnood.safety import read_json, sha256, write_json, write_text
+from nnood.safety import digest_of, read_json, remove_leftovers, sha256, write_json, write_text
 from nnood.training.checkpoints import BEST
 from nnood.training.cross_validation import Fold
+from nnood.training.task_settings import task_settings
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "selection"
 # Says what the plan looked like when it was made, so that one edited by hand is not overwritten.
-RECORD = "inference_plan.sha256.json"
+RECORD = "inference_plan.digest.json"
 MAX_CASES = 40
-# More clean cases than planted ones: a threshold at 1 % false positives needs at least a hundred.
-MAX_CLEAN = 200
-MAX_BYTES = 8 * 2**30  # of score maps on the disk
-FEWEST_CASES = 5
+LESIONS_TASK = "lesion_shapes"
 
 
 def find_best_configuration(
@@ -78,18 +82,18 @@ def find_best_configuration(
     results = roots.results / name
     groups = find_groups(results, recipes, configurations, folds, checkpoint)
     members = [member for group in groups.values() for member in group]
-    _refuse_edited(results)
+    remove_leftovers(results)
+    previous = _known_plan(results)
     folds_of = [fold_of(member) for member in members]
-    maker = _image_maker(members[0], name, roots)
-    images = tuple(list_images(folds_of, max_cases=_affordable(maker, folds_of, max_cases)))
-    _refuse_unknown(images, maker)
-    clean = tuple(clean_images(folds_of, images, max_cases=MAX_CLEAN))
+    method = _foreground_method(members)
+    maker = _image_maker(members[0], name, roots, folds_of)
+    images, clean = choose_images(folds_of, maker.files, max_cases=max_cases)
+    _refuse_unknown((*images, *clean), maker)
     hashes = tuple(sha256(member.file) for member in members)
     logger.info("Judging %d members on %d images of held-out cases.", len(members), len(images) + len(clean))
-    files = {image.case: maker.files[image.case] for image in (*images, *clean)}
-    cache = Cache.of(results / FOLDER, files, hashes)
-    method = _foreground_method(members[0])
+    cache = Cache.of(results / FOLDER, maker, (*images, *clean), hashes, method)
     predict_images(members, maker, (*images, *clean), cache, method, device or torch.device("cpu"))
+    images = with_something_to_find(cache, images)
     judgement, ledger = Judgement(images), Ledger()
     sampled = sample_voxels(cache, images, len(members))
     names = [f"{group} fold {member.fold}" for group, found in groups.items() for member in found]
@@ -123,41 +127,56 @@ def find_best_configuration(
         candidates=ledger.candidates,
         notes=ledger.notes,
     )
-    _write(plan, images, scoring.samples, results)
+    _write(plan, images, scoring.samples, results, previous)
     shutil.rmtree(results / FOLDER)
     return plan
 
 
-def _refuse_edited(results: Path) -> None:
-    """Keep a plan that somebody edited from being overwritten."""
+def _known_plan(results: Path) -> list[str]:
+    """The digest of the plan that is there, if any. Keeps one that somebody edited from being overwritten."""
     file, record = results / PLAN_FILE, results / RECORD
-    if file.is_file() and not (record.is_file() and read_json(record)["sha256"] == sha256(file)):
+    if not file.is_file():
+        return []
+    digest = digest_of(read_json(file))
+    if not record.is_file() or digest not in read_json(record):
         raise UserError(f"{file} was edited or put there by hand; move it away to have a new one made.")
+    return [digest]
 
 
-def _foreground_method(member: Member) -> str:
-    return NnoodPlan.from_dict(member.plans["nnood"]).foreground_method
+def _foreground_method(members: Sequence[Member]) -> str:
+    methods = {NnoodPlan.from_dict(member.plans["nnood"]).foreground_method: member for member in members}
+    if len(methods) > 1:
+        (one, first), (other, second) = list(methods.items())[:2]
+        raise UserError(
+            f"{first.folder} was trained with the foreground method {one} but {second.folder} with {other}; choose "
+            "members that belong together with -r and -c."
+        )
+    return next(iter(methods))
 
 
-def _image_maker(member: Member, name: str, roots: Roots) -> ImageMaker:
+def _image_maker(member: Member, name: str, roots: Roots, folds: Sequence[Fold]) -> ImageMaker:
     raw = load_dataset(name, roots)
-    fractions = NnoodPlan.from_dict(member.plans["nnood"]).anomaly_size
-    return ImageMaker(name, raw.training, raw.channels, roots.preprocessed / name, fractions)
-
-
-def _affordable(maker: ImageMaker, folds: Sequence[Fold], max_cases: int) -> int:
-    """So many cases that their score maps fit on the disk."""
-    planned = list_images(folds, max_cases=max_cases)
-    known = [image for image in planned if image.case in maker.files]
-    if not known:
-        return max_cases
-    cases = len({image.case for image in known})
-    voxels = float(np.prod(read_case(maker.files[known[0].case], maker.channels)[1].size))
-    bytes_per_case = 2 * voxels * sum(len(image.judges) for image in known) / cases
-    affordable = max(FEWEST_CASES, int(MAX_BYTES / bytes_per_case))
-    if affordable < cases:
-        logger.info("Only %d of %d cases get anomalies: score maps may take %d GB.", affordable, cases, MAX_BYTES >> 30)
-    return min(max_cases, affordable)
+    if raw.channels != member.channels:
+        raise UserError(
+            f"{raw.folder} has {raw.channels} channels but {member.folder} was trained on {member.channels}; bring the "
+            "data set back or train anew."
+        )
+    plan = NnoodPlan.from_dict(member.plans["nnood"])
+    preprocessed = roots.preprocessed / name
+    configuration = PlansManager(member.plans).get_configuration(member.configuration)
+    schemes = configuration.normalization_schemes
+    lesions = None
+    if LESIONS_TASK in unseen_tasks(folds):
+        lesions = task_settings(plan, member.configuration, configuration.spacing, preprocessed).lesions
+    return ImageMaker(
+        name,
+        raw.training,
+        raw.channels,
+        preprocessed,
+        plan.anomaly_size,
+        relative=tuple(channel for channel, scheme in enumerate(schemes) if scheme in RELATIVE),
+        lesions=lesions,
+    )
 
 
 def _refuse_unknown(images: Sequence[Image], maker: ImageMaker) -> None:
@@ -170,11 +189,19 @@ def _refuse_unknown(images: Sequence[Image], maker: ImageMaker) -> None:
             f"{maker.dataset} has no training case {unknown[0]} any more, which members were kept from; bring it back "
             "or train them anew."
         )
+    sources = {path for image in images for path in maker.sources(image.case, image.task)}
+    missing = sorted(path for path in sources if not path.is_file())
+    if missing:
+        raise UserError(f"{missing[0]} does not exist; run nnood_plan_and_preprocess -d {maker.dataset} again.")
 
 
-def _write(plan: InferencePlan, images: Sequence[Image], samples: np.ndarray, results: Path) -> None:
+def _write(
+    plan: InferencePlan, images: Sequence[Image], samples: np.ndarray, results: Path, previous: Sequence[str]
+) -> None:
     """The plan, a page and a picture."""
     write_text(results / "inference_plan.md", format_plan(plan))
     draw_plan(plan, images, samples, results / "inference_plan.png")
-    write_json(results / PLAN_FILE, plan.to_dict())
-    write_json(results / RECORD, {"sha256": sha256(results / PLAN_FILE)})
+    content = plan.to_dict()
+    # Before the plan itself: whenever the process dies, the plan that is there is known to be ours.
+    write_json(results / RECORD, [*previous, digest_of(content)])
+    write_json(results / PLAN_FILE, content)

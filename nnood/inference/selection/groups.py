@@ -20,7 +20,10 @@ def find_groups(
     """
     found: dict[str, list[Member]] = {}
     for folder in sorted(results.glob("*__*__*")):
-        _, recipe, configuration = folder.name.split("__")
+        parts = folder.name.split("__")
+        if len(parts) != 3:  # not one of ours
+            continue
+        recipe, configuration = parts[1:]
         wanted = (not recipes or recipe in recipes) and (not configurations or configuration in configurations)
         if wanted and any(folder.glob(f"fold_*/{FINAL}")):
             found[f"{recipe} {configuration}"] = [

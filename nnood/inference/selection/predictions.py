@@ -31,13 +31,20 @@ def predict_images(
         missing = cache.missing(image)
         if not missing:
             continue
-        predictor = predictor or MapPredictor(members, device)
         values, geometry, truth, foreground = maker(image.case, image.task)
-        for member, scores in predictor.maps(values, geometry, missing):
-            cache.write_map(image, member, scores)
         if method in COMPUTED_METHODS:
             foreground = foreground_mask(values, method)
         cache.write_image(image, JudgedImage(truth, foreground, spacing_of(geometry)))
+        if image.task != NORMAL and not truth.any():
+            continue  # nothing to find
+        predictor = predictor or MapPredictor(members, device)
+        for member, scores in predictor.maps(values, geometry, missing):
+            cache.write_map(image, member, scores)
+
+
+def with_something_to_find(cache: Cache, images: Sequence[Image]) -> tuple[Image, ...]:
+    """The images without those in which their task could plant nothing."""
+    return tuple(image for image in images if image.task == NORMAL or cache.read_image(image).truth.any())
 
 
 def typical_edge(cache: Cache, images: Sequence[Image]) -> float:

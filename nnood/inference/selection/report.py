@@ -104,21 +104,25 @@ def _draw_gains(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
     errors = [entry["error"] or 0.0 for entry in entries]
     axes.barh(places, gains, xerr=errors, color=colours, height=0.7, error_kw={"elinewidth": 1})
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, [f"{entry['stage']}: {entry['name']}" for entry in entries], fontsize=7)
+    axes.set_yticks(places, [f"{entry['stage']}: {_last_step(entry['name'])}" for entry in entries], fontsize=7)
     axes.set_xlabel("gain in average precision over the plainer candidate\n(orange: chosen; line: bootstrap error)")
     axes.set_title("Candidates")
+
+
+def _last_step(name: str) -> str:
+    """Post-processing without the steps before the last, which would leave no room for the bars."""
+    *before, last = name.split(" + ")
+    return f"... + {last}" if before else last
 
 
 def _draw_calibration(axes: Axes, plan: InferencePlan) -> None:
     logits = np.linspace(-16, 16, 400)
     axes.plot(logits, plan.calibration(expit(logits)), color="black")
-    for threshold, style in zip([t for t in plan.thresholds if t.level == "voxel"], ("-", ":"), strict=False):
-        axes.axhline(threshold.value, color=CLEAN, linestyle=style, label=f"{threshold.rate:.0%} of clean voxels above")
+    _draw_thresholds(axes, plan, "voxel", "clean voxels")
     axes.set_xlabel("logit of the raw score")
     axes.set_ylabel("calibrated score u: 10^(-8u) of clean voxels reach it")
     axes.set_ylim(0, 1)
     axes.set_title("Calibration")
-    axes.legend(fontsize=7)
 
 
 def _draw_samples(axes: Axes, plan: InferencePlan, images: Sequence[Image], scores: np.ndarray) -> None:
@@ -128,10 +132,16 @@ def _draw_samples(axes: Axes, plan: InferencePlan, images: Sequence[Image], scor
         chosen = np.array([image.task == task for image in images]) & np.isfinite(scores)
         spread = place + generator.uniform(-0.25, 0.25, int(chosen.sum()))
         axes.plot(spread, scores[chosen], ".", color=CLEAN if task == NORMAL else ANOMALOUS, markersize=4)
-    for threshold, style in zip([t for t in plan.thresholds if t.level == "sample"], ("-", ":"), strict=False):
-        axes.axhline(threshold.value, color=CLEAN, linestyle=style, label=f"{threshold.rate:.0%} of clean cases above")
+    _draw_thresholds(axes, plan, "sample", "clean cases")
     axes.set_xticks(range(len(tasks) + 1), ["clean", *tasks], rotation=60, ha="right", fontsize=7)
     axes.set_ylabel("sample score")
     axes.set_ylim(0, 1)
     axes.set_title("Held-out images")
-    axes.legend(fontsize=7)
+
+
+def _draw_thresholds(axes: Axes, plan: InferencePlan, level: str, clean: str) -> None:
+    found = [threshold for threshold in plan.thresholds if threshold.level == level]
+    for threshold, style in zip(found, ("-", ":"), strict=False):
+        axes.axhline(threshold.value, color=CLEAN, linestyle=style, label=f"{threshold.rate:.0%} of {clean} above")
+    if found:
+        axes.legend(fontsize=7)

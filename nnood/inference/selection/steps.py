@@ -14,6 +14,7 @@ DILATIONS = (0.0, 2.0, 5.0, 10.0)  # voxels
 SIGMAS = (0.5, 1.0, 1.5, 2.5, 4.0)  # voxels
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 VOLUME_PERCENTILES = (50, 90, 99)
+JUST_MORE = 1.001  # than a volume, so that regions of this very volume are removed too
 STAGE = "post-processing"
 
 
@@ -79,12 +80,13 @@ def _removals(combined: Combined, steps: Steps) -> list[Step]:
     candidates: list[dict[str, Any]] = []
     for threshold, found in zip(thresholds, volumes, strict=True):
         limits = sorted(set(np.percentile(found, VOLUME_PERCENTILES).tolist())) if len(found) else []
-        candidates += [{"threshold": threshold, "volume_mm3": limit} for limit in limits if limit > 0]
+        candidates += [{"threshold": threshold, "volume_mm3": limit * JUST_MORE} for limit in limits]
     return [Step("remove_small", candidate) for candidate in candidates]
 
 
 def _name(steps: Steps) -> str:
-    """Steps in words."""
-    if not steps:
-        return "none"
-    return " + ".join(step.describe() for step in steps)
+    """Steps in words, different ones in different words."""
+    parts = [
+        f"{step.kind} ({', '.join(f'{name} {value:.6g}' for name, value in step.parameters.items())})" for step in steps
+    ]
+    return " + ".join(parts) or "none"

@@ -77,28 +77,41 @@ def sample_voxels(cache: Cache, images: Sequence[Image], members: int) -> Sample
     sampled = []
     for image in images:
         judged = cache.read_image(image)
-        maps = [cache.read_map(image, judge) for judge in image.judges]
-        if image.task == NORMAL:
-            for judge, scores in zip(image.judges, maps, strict=True):
+        # One map at a time is in memory, which is why all are read twice.
+        highest = np.zeros(judged.truth.shape, dtype=np.float32)
+        for judge in image.judges:
+            scores = cache.read_map(image, judge)
+            np.maximum(highest, scores, out=highest)
+            if image.task == NORMAL:
                 normal[judge] += np.bincount(bins_of(scores[judged.foreground]), minlength=BINS)
-        sampled.append(_sample(image, np.stack([scores.ravel() for scores in maps]), judged.truth.ravel()))
+        voxels, weights = choose_voxels(image, highest.ravel(), judged.truth.ravel())
+        rows = np.stack([cache.read_voxels(image, judge, voxels) for judge in image.judges])
+        sampled.append(SampledImage(image, rows, judged.truth.ravel()[voxels], weights))
     return SampledVoxels(tuple(sampled), tuple(reference_quantiles(normal_counts(row)) for row in normal))
 
 
-def _sample(image: Image, scores: np.ndarray, truth: np.ndarray) -> SampledImage:
-    """Choose voxels, the same ones whenever the scores are the same."""
+def choose_voxels(image: Image, highest: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose voxels of an image, the same ones whenever the scores are the same.
+
+    Args:
+        image: Its case and task are the seed.
+        highest: The highest score that any judge gives, per voxel (N,).
+        truth: Anomalous or not, bool (N,).
+
+    Returns:
+        Positions of the voxels (V,), and how many voxels each one stands for, float32 (V,).
+    """
     generator = np.random.default_rng(seed_of(image.case, image.task))
     anomalous, normal = np.flatnonzero(truth), np.flatnonzero(~truth)
-    highest = scores[:, normal].max(axis=0)
     if len(normal) > HIGHEST:
-        order = np.argpartition(highest, -HIGHEST)
+        order = np.argpartition(highest[normal], -HIGHEST)
         top, rest = normal[order[-HIGHEST:]], normal[order[:-HIGHEST]]
     else:
         top, rest = normal, normal[:0]
     parts = [_draw(anomalous, ANOMALOUS, generator), (top, 1.0), _draw(rest, OTHERS, generator)]
     chosen = np.concatenate([voxels for voxels, _ in parts])
     weights = np.concatenate([np.full(len(voxels), weight, dtype=np.float32) for voxels, weight in parts])
-    return SampledImage(image, scores[:, chosen], truth[chosen], weights)
+    return chosen, weights
 
 
 def _draw(voxels: np.ndarray, limit: int, generator: np.random.Generator) -> tuple[np.ndarray, float]:
