@@ -23,6 +23,7 @@ from nnood.paths import Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.training.checkpoints import FINAL
+from nnood.training.fold_folder import fold_name
 from nnood.training.train import train
 
 NATIVE = precision.has_native_bfloat16
@@ -56,11 +57,11 @@ def main() -> None:
                 iterations=arguments.iterations,
                 go_on=True,
                 device=device,
-                seed=seed,
+                seeds=(seed,),
             )[0]
             log = torch.load(fold / FINAL, weights_only=True)["logging"]
             steps[kind] += log["seconds_per_step"]
-            model = find_model(roots, dataset=DATASET, recipe=None, configuration=None, folds=["0"], checkpoint=FINAL)
+            model = find_model(roots, dataset=DATASET, folds=[fold_name("0", seed)], checkpoint=FINAL)
             output = arguments.out / f"predictions_{kind}_{seed}"
             predict(shared.raw / DATASET / "imagesTs", output, model, device=device)
             figures[kind].append(evaluate(output, shared.raw / DATASET / "labelsTs").voxel_ap or 0.0)

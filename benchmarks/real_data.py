@@ -96,7 +96,7 @@ def main() -> None:
     lap("training")
     log = torch.load(fold / FINAL, map_location="cpu", weights_only=True)["logging"]
     print(f"== time per training step: {median(log['seconds_per_step']):.3f} s")
-    model = find_model(roots, dataset=raw.name, recipe=None, configuration=None, folds=["0"])
+    model = find_model(roots, dataset=raw.name, folds=["0"])
     predict(raw / "imagesTs", out / "predictions", model, device=device)
     lap("prediction")
     if (raw / "labelsTs.csv").exists():

@@ -63,7 +63,7 @@ def train() -> None:
             num_gpus=arguments.num_gpus,
         )
         print("Trained: " + "\n         ".join(map(str, folders)))
-        print(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")
+        print(f"Next: nnood_find_best_configuration -d {arguments.dataset}")
 
     execute(parser, run)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnood.errors import UserError
 from nnood.safety import is_alive, write_json
-from nnood.training.checkpoints import BEST, FINAL, LATEST
+from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS
 
 RUNNING_FILE = "running.json"
 DONE, RUNNING, STOPPED, MISSING = "done", "running", "stopped", "missing"
@@ -80,7 +80,7 @@ def _state(fold: Path) -> str:
     process = _read(fold / RUNNING_FILE)
     if process is not None and _lives(process):
         return RUNNING
-    return STOPPED if any((fold / name).exists() for name in (LATEST, BEST)) else MISSING
+    return STOPPED if any((fold / name).exists() for name in (LATEST, PREVIOUS, BEST)) else MISSING
 
 
 def _other_process(file: Path) -> dict[str, Any] | None:

@@ -26,9 +26,9 @@ class ResumableTrainer(nnUNetTrainer):
     """The loop, the state of a run, and its checkpoints; what is learned and how is a matter of the hooks.
 
     The state is: weights, optimiser, schedule and log; `current_epoch` and `step`, how many are finished; and, within
-    an epoch, `rank_state` of each rank. All randomness is seeded anew for each step, so there is no other, and a run that
-    stopped ends just like one that did not. Beside a GPU, where worker processes race for the next batch, no run is
-    like another; the state is whole all the same.
+    an epoch, `rank_state` of each rank. All randomness is seeded anew for each step, so there is no other, and a run
+    that stopped ends just like one that did not. Beside a GPU, where worker processes race for the next batch, no run
+    is like another; the state is whole all the same.
 
     Attributes:
         team: The ranks of this run; nnU-Net's constructor leaves no room for it. Set before anything is called.

@@ -1,5 +1,7 @@
 """From tiny trained members to the inference plan: whole, killed in the middle, and with wrong input."""
 
+import dataclasses
+import functools
 import json
 import shutil
 import warnings
@@ -17,7 +19,7 @@ from nnood.inference.predictor import MapPredictor
 from nnood.inference.selection import find_best
 from nnood.inference.selection.find_best import FOLDER, RECORD, find_best_configuration
 from nnood.inference.selection.groups import find_groups, member_numbers
-from nnood.inference.selection.images import Image, ImageMaker
+from nnood.inference.selection.images import Image, ImageMaker, fold_of, list_images
 from nnood.inference.selection.report import draw_plan, format_candidates, format_plan
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.planning.storage import foreground_file
@@ -138,51 +140,50 @@ def test_running_again_gives_the_same_plan(chosen):
     assert file.read_bytes() == before
 
 
-def test_a_killed_run_goes_on_where_it_stopped(trained, counted, tmp_path):
+def test_a_killed_run_goes_on_where_it_stopped(trained, chosen_once, counted):
     """Killed twice; each score map is predicted once, and the plan is that of a run that was never killed."""
-    other = Roots(trained.raw, trained.preprocessed, tmp_path / "other")
-    shutil.copytree(trained.results, other.results)
-    options = {"configurations": ["3d_fullres"]}
-    run(other, **options)
-    total = counted.done
-    assert total >= 6
-    counted.done = 0
-    for limit in (2, 5):
+    results = trained.results / NAME
+    members = [member for group in find_groups(results, (), (), (), BEST).values() for member in group]
+    images = list_images([fold_of(member) for member in members], max_cases=40)
+    total = sum(len(image.judges) for image in images)
+    for limit in (2, total - 1):
         counted.limit = limit
         with pytest.raises(KeyboardInterrupt):
-            run(trained, **options)
+            run(trained)
         assert counted.done == limit
-        assert not (trained.results / NAME / PLAN_FILE).exists()
-        assert (trained.results / NAME / FOLDER).is_dir()
+        assert not (results / PLAN_FILE).exists()
+        assert (results / FOLDER).is_dir()
     counted.limit = 10**9
-    leftover = trained.results / NAME / f"{TEMPORARY_PREFIX}999999999-inference_plan.png"
+    leftover = results / f"{TEMPORARY_PREFIX}999999999-inference_plan.png"
     leftover.write_bytes(b"half")
-    run(trained, **options)
+    run(trained)
     assert counted.done == total
-    plans = [(roots.results / NAME / PLAN_FILE).read_bytes() for roots in (other, trained)]
-    assert plans[0] == plans[1]
+    assert (results / PLAN_FILE).read_bytes() == (chosen_once.results / NAME / PLAN_FILE).read_bytes()
     assert not leftover.exists()
-    assert not (trained.results / NAME / FOLDER).exists()
+    assert not (results / FOLDER).exists()
 
 
 def test_a_kill_while_the_plan_is_written_does_not_make_it_a_stranger(chosen, monkeypatch):
-    file = chosen.results / NAME / PLAN_FILE
+    results = chosen.results / NAME
+    file, previous = results / PLAN_FILE, find_best._known_plan(results)
     before = file.read_bytes()
+    other = dataclasses.replace(load_plan(file), notes=["Another one."])
 
     def killed(path, content):
         if path.name == PLAN_FILE:
             raise KeyboardInterrupt
         write_json(path, content)
 
-    monkeypatch.setattr(find_best, "write_json", killed)
-    options = {"folds": ["0"], "configurations": ["2d"]}
-    with pytest.raises(KeyboardInterrupt):
-        run(chosen, **options)
+    write = functools.partial(find_best._write, other, [Image("case", "normal", (0,))], np.array([0.5]), results)
+    with monkeypatch.context() as patch:
+        patch.setattr(find_best, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(previous)
     assert file.read_bytes() == before
-    monkeypatch.undo()
-    run(chosen, **options)
-    assert [member.folder for member in load_plan(file).members] == [SLICES]
-    assert file.read_bytes() != before
+    assert find_best._known_plan(results) == previous
+    write(previous)
+    assert load_plan(file) == other
+    assert len(find_best._known_plan(results)) == 1
 
 
 def test_folds_configurations_and_recipes_restrict_the_members(trained):
