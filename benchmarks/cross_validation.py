@@ -51,7 +51,7 @@ FIVE = dataclasses.replace(RECIPES["many_tasks_1of5"], validate_whole_every=0)
 SCHEMES = {f"many_tasks_{trained}of5": f"paired({trained})" for trained in range(1, 5)}
 SCHEMES |= {"leave_task_out": "leave_task_out", "per_task": "per_task"}
 MEMBERS = {"many_tasks_1of5": 5, "many_tasks_2of5": 10, "many_tasks_3of5": 10, "many_tasks_4of5": 5}
-SELECTION_CASES = 20
+SELECTION_CASES = 15
 NAME = "Dataset104_Hippocampus"
 
 

@@ -95,7 +95,7 @@ def call(folder, environment, command, *arguments):
 
 @pytest.fixture(scope="module", params=KINDS)
 def user(request, tmp_path_factory, clean_environment):
-    """A user's folder after the five commands of the main job: what they said and what they left."""
+    """A user's folder after the commands of the main job: what they said and what they left."""
     folder = tmp_path_factory.mktemp(f"user_{request.param}")
     kind = KINDS[request.param]
     write_images(folder, kind)
@@ -105,10 +105,11 @@ def user(request, tmp_path_factory, clean_environment):
         "convert": ["folder", "-i", "normal", "-d", "101", "-n", "Tiny", "--test", "new", "--labels", "masks"],
         "plan_and_preprocess": ["-d", "101", "--base_features", "4", "--gpu_memory_target", "0.5"],
         "train": ["101", "0", "--epochs", "2", "--iterations", "3", "--device", "cpu"],
-        "predict": ["-i", "new", "-o", "scores", "--device", "cpu"],
+        "find_best_configuration": ["-d", "101", "--max_cases", "2", "--device", "cpu"],
+        "predict": ["-i", "new", "-o", "scores", "--device", "cpu", "--save_mask"],
         "evaluate": ["-p", "scores", "-l", raw / "labelsTs"],
     }
-    for command in ("convert", "plan_and_preprocess"):
+    for command in ("convert", "plan_and_preprocess", "find_best_configuration"):
         commands[command] += ["-np", "1"]
     said = {command: call(folder, clean_environment, command, *arguments) for command, arguments in commands.items()}
     member = roots.results / raw.name / f"NnoodTrainer__nnood__{kind.configuration}"
@@ -129,7 +130,7 @@ def score_map(folder, name):
     return sitk.ReadImage(str(folder / f"{name}.nii.gz"))
 
 
-# ---- the five commands ----------------------------------------------------------------------------------------------
+# ---- the commands ---------------------------------------------------------------------------------------------------
 
 
 def test_every_command_first_says_which_folders_it_uses_and_then_what_comes_next(user):
@@ -137,7 +138,12 @@ def test_every_command_first_says_which_folders_it_uses_and_then_what_comes_next
     for command, done in user.said.items():
         assert done.stdout.splitlines()[0] == roots, command
         assert done.stderr == "", command
-    following = {"convert": "plan_and_preprocess -d 101", "plan_and_preprocess": "train 101 0", "train": "predict -i"}
+    following = {
+        "convert": "plan_and_preprocess -d 101",
+        "plan_and_preprocess": "train 101 0",
+        "train": "find_best_configuration -d 101",
+        "find_best_configuration": "predict -i",
+    }
     for command, then in following.items():
         assert f"Next: nnood_{then}" in user.said[command].stdout
 
@@ -208,9 +214,12 @@ def test_predictions_have_the_challenge_s_layout(user):
     assert {path.name for path in (user.folder / "scores").iterdir() if not path.name.startswith(".")} == {
         "evaluation.json",
         "prediction.json",
+        "masks",
         *(f"{name}.nii.gz{ending}" for name in NORMAL + ANOMALOUS for ending in ("", ".txt")),
     }
     seen = set()
+    plan = json.loads((user.member.parent / "inference_plan.json").read_text())
+    (threshold,) = (one["value"] for one in plan["thresholds"] if (one["level"], one["rate"]) == ("voxel", 0.01))
     for name in NORMAL + ANOMALOUS:
         scores = score_map(user.folder / "scores", name)
         assert_same_geometry(scores, sitk.ReadImage(str(user.folder / "new" / f"{name}{user.kind.ending}")))
@@ -219,7 +228,10 @@ def test_predictions_have_the_challenge_s_layout(user):
         assert np.isfinite(values).all()
         assert 0 <= values.min() < values.max() <= 1
         sample_score = float((user.folder / "scores" / f"{name}.nii.gz.txt").read_text())
-        assert sample_score == pytest.approx(np.sort(values, axis=None)[-100:].mean(), abs=1e-6)
+        assert values.mean() < sample_score <= values.max() + 1e-6
+        mask = score_map(user.folder / "scores" / "masks", name)
+        assert_same_geometry(mask, scores)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(mask) > 0, values >= np.float32(threshold))
         seen.add(sample_score)
     assert len(seen) == len(NORMAL + ANOMALOUS)
 
@@ -283,6 +295,7 @@ def test_a_changed_image_is_predicted_again_and_the_others_are_left(user, tmp_pa
 def test_folds_are_combined_by_the_mean_of_their_scores(user, tmp_path):
     roots = Roots(user.roots.raw, user.roots.preprocessed, tmp_path / "results")
     shutil.copytree(user.roots.results, roots.results)
+    (roots.results / user.raw.name / "inference_plan.json").unlink()  # the plain mean, without a plan
     train("101", ["1"], roots, epochs=1, iterations=1)
     maps = {}
     for folds in (["0"], ["1"], []):

@@ -24,7 +24,10 @@ def find_best_configuration() -> None:
     )
     parser.add_argument("--checkpoint", choices=("best", "final"), default="best", help="which of each fold")
     parser.add_argument(
-        "--max_cases", type=positive, default=40, help="at most so many held-out cases get synthetic anomalies"
+        "--max_cases",
+        type=positive,
+        default=40,
+        help="so many held-out cases get anomalies at most, and five times as many are predicted clean",
     )
     add_processes(parser)
     add_device(parser)

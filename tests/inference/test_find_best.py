@@ -101,7 +101,7 @@ def test_everything_is_written_and_nothing_is_left_over(chosen_once):
     plan = load_plan(results / PLAN_FILE)
     assert {member.folder for member in plan.members} <= {VOLUMES, SLICES}
     assert {entry["stage"] for entry in plan.candidates} >= {
-        *("configuration", "members", "combination", "post-processing", "sample score")
+        *("configuration", "members", "combination", "smoothing", "sample score")
     }
     for entry in plan.candidates:
         if entry["chosen"] and entry["gain"] is not None:

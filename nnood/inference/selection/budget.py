@@ -13,8 +13,8 @@ from nnood.training.validation import NORMAL, spread_evenly
 
 logger = logging.getLogger(__name__)
 
-# More clean cases than planted ones: a threshold at 1 % false positives needs at least a hundred.
-MAX_CLEAN = 200
+# Clean cases for each one with anomalies: a threshold at 1 % false positives needs at least a hundred.
+CLEAN_PER_CASE = 5
 # Of score maps of judged cases, and again of those of more clean ones.
 MAX_BYTES = 8 * 2**30
 BYTES_PER_VOXEL = 2
@@ -30,7 +30,7 @@ def choose_images(
     Args:
         folds: Of all members.
         files: Of each case of the data set.
-        max_cases: At most so many cases get anomalies.
+        max_cases: At most so many cases get anomalies; five times as many are predicted clean.
         max_bytes: Of score maps of judged cases, and again of more clean ones. A few cases are judged in any case.
 
     Returns:
@@ -48,7 +48,7 @@ def choose_images(
         judged = list_images(folds, max_cases=affordable)
         cases = affordable
     judges = float(np.mean([len(image.judges) for image in judged if image.task == NORMAL]))
-    more = min(MAX_CLEAN, cases + int(max_bytes / (per_map * judges)))
+    more = min(CLEAN_PER_CASE * max_cases, cases + int(max_bytes / (per_map * judges)))
     return tuple(judged), tuple(clean_images(folds, judged, max_cases=more))
 
 

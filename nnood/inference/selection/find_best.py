@@ -67,7 +67,8 @@ def find_best_configuration(
         configurations: Only members of these; all if empty.
         folds: Only these folds; every finished one if empty.
         checkpoint: File name of the checkpoint of each member.
-        max_cases: At most this many held-out cases get anomalies; fewer, where score maps would fill the disk.
+        max_cases: At most this many held-out cases get anomalies, and five times as many are predicted clean; fewer,
+            where score maps would fill the disk.
         processes: Worker processes for whatever is not prediction.
         device: Where to predict; CPU if None.
 
@@ -90,7 +91,7 @@ def find_best_configuration(
     images, clean = choose_images(folds_of, maker.files, max_cases=max_cases)
     _refuse_unknown((*images, *clean), maker)
     hashes = tuple(sha256(member.file) for member in members)
-    logger.info("Judging %d members on %d images of held-out cases.", len(members), len(images) + len(clean))
+    logger.info("Members: %d. Images of held-out cases to judge them on: %d.", len(members), len(images) + len(clean))
     cache = Cache.of(results / FOLDER, maker, (*images, *clean), hashes, method)
     predict_images(members, maker, (*images, *clean), cache, method, device or torch.device("cpu"))
     images = with_something_to_find(cache, images)

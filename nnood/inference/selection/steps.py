@@ -15,7 +15,8 @@ SIGMAS = (0.5, 1.0, 1.5, 2.5, 4.0)  # voxels
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 VOLUME_PERCENTILES = (50, 90, 99)
 JUST_MORE = 1.001  # than a volume, so that regions of this very volume are removed too
-STAGE = "post-processing"
+STAGES = {"restrict_to_foreground": "foreground", "smooth": "smoothing", "remove_small": "small regions"}
+PLAINEST = "none"
 
 
 def choose_steps(
@@ -32,7 +33,6 @@ def choose_steps(
     """
     steps: Steps = ()
     current = combined.tallies([steps], title="Reading score maps")[0]
-    ledger.start(STAGE, "none", "voxel_ap", judgement.voxel_ap(current))
     if has_foreground:
         candidates = [Step("restrict_to_foreground", {"dilation_mm": n * voxel_mm}) for n in DILATIONS]
         steps, current = _keep_best(combined, judgement, ledger, steps, current, candidates)
@@ -43,9 +43,7 @@ def choose_steps(
     candidates = [Step("smooth", {"sigma_mm": n * voxel_mm}) for n in SIGMAS]
     steps, current = _keep_best(combined, judgement, ledger, steps, current, candidates)
     candidates = _removals(combined, steps)
-    steps, _ = _keep_best(combined, judgement, ledger, steps, current, candidates)
-    ledger.choose(STAGE, _name(steps))
-    return steps
+    return _keep_best(combined, judgement, ledger, steps, current, candidates)[0]
 
 
 def _keep_best(
@@ -59,13 +57,18 @@ def _keep_best(
     """Add the fitted step if it beats going without; among its parameters the best one stands for it."""
     if not candidates:
         return steps, current
+    stage = STAGES[candidates[0].kind]
+    ledger.start(stage, PLAINEST, "voxel_ap", judgement.voxel_ap(current))
     tries = [(*steps, candidate) for candidate in candidates]
     tallies = combined.tallies(tries, title=f"Trying to {candidates[0].kind.replace('_', ' ')}")
     comparisons = [judgement.compare(tally, current) for tally in tallies]
-    for attempt, comparison in zip(tries, comparisons, strict=True):
-        ledger.add(STAGE, _name(attempt), "voxel_ap", comparison)
+    for candidate, comparison in zip(candidates, comparisons, strict=True):
+        ledger.add(stage, _name(candidate), "voxel_ap", comparison)
     best = int(np.argmax([comparison.gain if np.isfinite(comparison.gain) else -1 for comparison in comparisons]))
-    return (tries[best], tallies[best]) if comparisons[best].wins else (steps, current)
+    if not comparisons[best].wins:
+        return steps, current
+    ledger.choose(stage, _name(candidates[best]))
+    return tries[best], tallies[best]
 
 
 def _removals(combined: Combined, steps: Steps) -> list[Step]:
@@ -84,9 +87,6 @@ def _removals(combined: Combined, steps: Steps) -> list[Step]:
     return [Step("remove_small", candidate) for candidate in candidates]
 
 
-def _name(steps: Steps) -> str:
-    """Steps in words, different ones in different words."""
-    parts = [
-        f"{step.kind} ({', '.join(f'{name} {value:.6g}' for name, value in step.parameters.items())})" for step in steps
-    ]
-    return " + ".join(parts) or "none"
+def _name(step: Step) -> str:
+    """Parameters in words, different ones in different words."""
+    return ", ".join(f"{name} {value:.6g}" for name, value in step.parameters.items())
