@@ -770,6 +770,9 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
     ("command", "arguments", "part"),
     [
         ("train", ["1", "0", "--epochs", "0"], "--epochs"),
+        ("train", ["1", "0", "--seeds", "x"], "--seeds"),
+        ("train", ["1", "0", "--whole_every", "-1"], "--whole_every"),
+        ("train", ["1", "0", "-num_gpus", "0"], "-num_gpus"),
         ("train", ["1", "0", "--iterations", "many"], "--iterations"),
         ("train", ["1"], "FOLD"),
         ("plan_and_preprocess", ["-d", "1", "--gpu_memory_target", "-3"], "--gpu_memory_target"),

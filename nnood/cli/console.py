@@ -58,7 +58,9 @@ def execute(parser: argparse.ArgumentParser, run: Run) -> None:
     except Stopped as request:
         _stop(parser, str(request), EXIT_TERMINATED, debug=arguments.debug)
     except KeyboardInterrupt:
-        _stop(parser, "interrupted; start the command again to go on.", EXIT_INTERRUPTED, debug=arguments.debug)
+        how = " with --continue" if hasattr(arguments, "go_on") else ""
+        text = f"interrupted; start the command again{how} to go on."
+        _stop(parser, text, EXIT_INTERRUPTED, debug=arguments.debug)
     except Exception as error:
         text = f"something went wrong in nnood itself ({type(error).__name__}: {error}); see it whole with --debug."
         _stop(parser, text, EXIT_OURS, debug=arguments.debug)

@@ -43,6 +43,7 @@ def train() -> None:
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.precision import choose_device
+        from nnood.training.checkpoints import FINAL
         from nnood.training.train import train
 
         device = choose_device(arguments.device)
@@ -62,7 +63,9 @@ def train() -> None:
             seeds=arguments.seeds,
             num_gpus=arguments.num_gpus,
         )
-        print("Trained: " + "\n         ".join(map(str, folders)))
+        finished = [str(folder) for folder in folders if (folder / FINAL).exists()]  # others may be at some of `every`
+        if finished:
+            print("Trained: " + "\n         ".join(finished))
         print(f"Next: nnood_find_best_configuration -d {arguments.dataset}")
 
     execute(parser, run)

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from nnood.errors import UserError
-from nnood.safety import is_alive, write_json
+from nnood.safety import is_alive
 from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS
 
 RUNNING_FILE = "running.json"
 DONE, RUNNING, STOPPED, MISSING = "done", "running", "stopped", "missing"
+
+
+class TakenError(UserError):
+    """Another process trains the fold."""
 
 
 def fold_states(folder: Path, numbers: list[str]) -> dict[str, str]:
@@ -55,22 +59,39 @@ def mark_running(folder: Path) -> Iterator[None]:
         folder: Of the fold; made if needed.
 
     Raises:
-        UserError: If another living process, or one of another computer, trains it already.
+        TakenError: If another living process, or one of another computer, trains it already.
     """
     file = folder / RUNNING_FILE
-    other = _other_process(file)
-    if other is not None:
-        raise UserError(
-            f"{folder} is being trained by the process {other['process']} on {other['host']}; wait for it to end, or "
-            f"delete {RUNNING_FILE} there if that process no longer exists."
-        )
+    _refuse_other(file)
     own = {"process": os.getpid(), "host": socket.gethostname()}
-    write_json(file, own)
+    _put(file, own)
     try:
         yield
     finally:
         if _read(file) == own:
             file.unlink(missing_ok=True)
+
+
+def _refuse_other(file: Path) -> None:
+    other = _other_process(file)
+    if other is not None:
+        raise TakenError(
+            f"{file.parent} is being trained by the process {other['process']} on {other['host']}; wait for it to "
+            f"end, or delete {file.name} there if that process no longer exists."
+        )
+
+
+def _put(file: Path, own: dict[str, Any]) -> None:
+    """Write the file, unless another process does so at the same moment: of two that start together one goes on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():  # of a killed process
+        file.unlink(missing_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(json.dumps(own))
+    except FileExistsError:
+        _refuse_other(file)
+        raise TakenError(f"{file.parent} is being trained by another process; wait for it to end.") from None
 
 
 def _state(fold: Path) -> str:

@@ -22,7 +22,7 @@ from nnood.training.cross_validation import Fold, fold_for_all, load_folds
 from nnood.training.distributed import refuse_team
 from nnood.training.fold_folder import claim_folder, fold_name, refuse_other_plans, where_to_start
 from nnood.training.fold_run import FoldRun, train_fold
-from nnood.training.progress import DONE, RUNNING, fold_states, format_states, mark_running
+from nnood.training.progress import DONE, RUNNING, TakenError, fold_states, format_states, mark_running
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from nnood.training.settings import TrainingSettings
 from nnood.training.signals import StopRequest, listen
@@ -146,14 +146,20 @@ def _train_all(job: _Job, runs: dict[str, tuple[Fold, int]], stop: StopRequest) 
 
 def _train_missing(job: _Job, runs: dict[str, tuple[Fold, int]], stop: StopRequest) -> None:
     """Train what is not finished and nobody trains; tell what is done before and afterwards."""
-    logger.info(format_states(job.folder, list(runs)))
+    before = format_states(job.folder, list(runs))
+    logger.info(before)
     for name, run in runs.items():
         state = fold_states(job.folder, [name])[name]
         if state in (DONE, RUNNING):
             logger.info("Fold %s is %s: %s", name, "finished" if state == DONE else "being trained", job.folder)
-        else:
+            continue
+        try:
             _train_all(job, {name: run}, stop)
-    logger.info(format_states(job.folder, list(runs)))
+        except TakenError:  # by one that started at the same moment
+            logger.info("Fold %s is being trained: %s", name, job.folder)
+    after = format_states(job.folder, list(runs))
+    if after != before:
+        logger.info(after)
 
 
 def _train_fold(job: _Job, name: str, settings: TrainingSettings, stop: StopRequest) -> None:

@@ -59,9 +59,9 @@ class World:
     def steps(self, *, has_foreground=True):
         return choose_steps(self.combined, self.judgement, self.ledger, voxel_mm=1.0, has_foreground=has_foreground)
 
-    def scoring(self, steps=(), *, within_foreground=True):
+    def scoring(self, steps=(), *, has_foreground=True):
         return choose_scoring(
-            self.combined, steps, self.judgement, self.ledger, clean=self.more, within_foreground=within_foreground
+            self.combined, steps, self.judgement, self.ledger, clean=self.more, has_foreground=has_foreground
         )
 
 
@@ -215,7 +215,8 @@ def test_thresholds_give_the_wanted_rates_on_clean_cases(tmp_path):
     clean = [image for image in world.images if image.task == NORMAL] + list(world.more)
     calibrated = [scoring.calibration(world.combined.read(image)[0]) for image in clean]
     inside = np.concatenate([scores[FOREGROUND] for scores in calibrated])
-    samples = np.array([sample_score(scores, scoring.sample_score, FOREGROUND) for scores in calibrated])
+    region = FOREGROUND if scoring.within_foreground else None
+    samples = np.array([sample_score(scores, scoring.sample_score, region) for scores in calibrated])
     assert len(scoring.thresholds) == 4
     for threshold in scoring.thresholds:
         called = (inside if threshold.level == "voxel" else samples) >= threshold.value
@@ -253,10 +254,10 @@ def test_the_better_sample_score_is_chosen(tmp_path):
 
     world = World(tmp_path, one_voxel, cases=8)
     scoring = world.scoring()
-    assert scoring.sample_score == "max"
+    assert (scoring.sample_score, scoring.within_foreground) == ("max", False)
     assert_rule(world.ledger, "sample score")
     table = {entry["name"]: entry for entry in world.ledger.candidates if entry["stage"] == "sample score"}
-    assert set(table) == set(SAMPLE_SCORES)
+    assert set(table) == {kind + where for kind in SAMPLE_SCORES for where in ("", ", within the foreground")}
     assert table["max"]["sample_ap"] == pytest.approx(1.0)
     anomalous = np.array([image.task != NORMAL for image in world.images])
     assert scoring.samples.shape == (len(world.images),)
@@ -265,17 +266,20 @@ def test_the_better_sample_score_is_chosen(tmp_path):
 
 def test_the_default_sample_score_stays_on_a_tie(tmp_path):
     world = World(tmp_path, lambda rng, truth: np.where(truth, 0.9, 0.1) * rng.uniform(0.9, 1, SHAPE))
-    assert world.scoring().sample_score == "top_100_voxels"
+    scoring = world.scoring()
+    assert (scoring.sample_score, scoring.within_foreground) == ("top_100_voxels", False)
 
 
-def test_scores_outside_of_the_foreground_do_not_count(tmp_path):
+def test_what_lies_outside_of_the_foreground_is_left_out_where_it_misleads(tmp_path):
     def outside(rng, truth):
         scores = expit(-4 + 4 * truth + rng.normal(0, 0.5, SHAPE))
         scores[0] = rng.uniform()
         return scores
 
     world = World(tmp_path, outside)
-    within, everywhere = world.scoring(within_foreground=True), world.scoring(within_foreground=False)
+    within, everywhere = world.scoring(), world.scoring(has_foreground=False)
+    assert within.within_foreground
+    assert not everywhere.within_foreground
     assert world.judgement.sample_ap(within.samples) > world.judgement.sample_ap(everywhere.samples) + 0.1
 
 
@@ -283,6 +287,6 @@ def test_images_that_nobody_may_judge_have_no_score(tmp_path):
     world = World(tmp_path, faint, cases=3)
     images = (*world.images[:-1], Image(world.images[-1].case, world.images[-1].task, ()))
     combined = Combined(world.combined.cache, images, world.combined.chosen, world.combined.quantiles, 1)
-    scoring = choose_scoring(combined, (), Judgement(images), Ledger(), clean=(), within_foreground=True)
+    scoring = choose_scoring(combined, (), Judgement(images), Ledger(), clean=(), has_foreground=True)
     assert np.isnan(scoring.samples[-1])
     assert np.isfinite(scoring.samples[:-1]).all()

@@ -90,3 +90,14 @@ def test_an_invisible_change_is_not_made_and_counted():
     assert result.failed.all()
     assert torch.equal(result.image, image)
     assert not result.label.any()
+
+
+def test_a_restored_bank_lends_the_same():
+    donors, restored = Donors(), Donors()
+    for number in range(BANK_SIZE + 3):
+        donors.begin_batch([f"case {number}", "b"], images_of(number, 100 + number))
+    restored.restore(donors.state())
+    for one in (donors, restored):
+        one.begin_batch(["b", "new"], images_of(500, 501))
+    assert drawn(restored, 0) == drawn(donors, 0)
+    assert len(drawn(restored, 1, 300)) == BANK_SIZE + 1

@@ -13,6 +13,7 @@ from nnood.training.validation import NORMAL
 
 BINS = 4096
 RESAMPLES = 200
+HALF_WIDTH = 1.96  # of a 95 % interval, in standard deviations
 LEAST_GAIN = 1e-6  # less is rounding
 
 
@@ -73,8 +74,8 @@ class Comparison:
     Attributes:
         value: The candidate's average precision there.
         plainer: The plainer one's.
-        error: Standard error of the difference: its standard deviation over bootstrap resamples of the cases; infinite
-            with less than two cases, which say nothing of others.
+        error: Half the width of the difference's 95 % interval: 1.96 times its standard deviation over bootstrap
+            resamples of the cases; infinite with less than two cases, which say nothing of others.
     """
 
     value: float
@@ -139,7 +140,7 @@ class Judgement:
         difference = (candidate - plainer)[1:]
         known = difference[np.isfinite(difference)]
         enough = len(known) > 1 and len(np.unique(self._case_of[both])) > 1
-        error = float(np.std(known, ddof=1)) if enough else float("inf")
+        error = HALF_WIDTH * float(np.std(known, ddof=1)) if enough else float("inf")
         return Comparison(float(candidate[0]), float(plainer[0]), error)
 
     def _voxel_aps(self, tally: Tally, allowed: np.ndarray, *, resamples: int = RESAMPLES + 1) -> np.ndarray:

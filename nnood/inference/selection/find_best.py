@@ -103,7 +103,7 @@ def find_best_configuration(
     has_foreground = method in COMPUTED_METHODS
     voxel_mm = typical_edge(cache, images)
     steps = choose_steps(combined, judgement, ledger, voxel_mm=voxel_mm, has_foreground=has_foreground)
-    scoring = choose_scoring(combined, steps, judgement, ledger, clean=clean, within_foreground=has_foreground)
+    scoring = choose_scoring(combined, steps, judgement, ledger, clean=clean, has_foreground=has_foreground)
     selected = [members[number] for number in chosen.members]
     ranked = chosen.combination == "rank_mean"
     plan = InferencePlan(
@@ -121,7 +121,7 @@ def find_best_configuration(
         combination=chosen.combination,
         steps=steps,
         sample_score=scoring.sample_score,
-        within_foreground=has_foreground,
+        within_foreground=scoring.within_foreground,
         calibration=scoring.calibration,
         thresholds=scoring.thresholds,
         plans={member.folder.name: plans_digest(member.plans, member.configuration) for member in selected},

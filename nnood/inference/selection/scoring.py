@@ -23,12 +23,14 @@ class Scoring:
     Attributes:
         calibration: Of voxel scores.
         sample_score: One of `SAMPLE_SCORES`.
+        within_foreground: Whether it regards the foreground only.
         thresholds: At given false-positive rates.
         samples: The judged images' sample scores (I,), NaN where no member may judge.
     """
 
     calibration: Calibration
     sample_score: str
+    within_foreground: bool
     thresholds: tuple[Threshold, ...]
     samples: np.ndarray
 
@@ -40,7 +42,7 @@ def choose_scoring(
     ledger: Ledger,
     *,
     clean: tuple[Image, ...],
-    within_foreground: bool,
+    has_foreground: bool,
 ) -> Scoring:
     """Calibrate on clean images, choose the sample score on all, and find thresholds on clean ones again.
 
@@ -50,35 +52,50 @@ def choose_scoring(
         judgement: Of its images.
         ledger: Gets all candidates.
         clean: Clean images of more cases than are judged.
-        within_foreground: Whether sample scores look at the foreground only.
+        has_foreground: Whether a foreground can be found in new images and is not simply all of them.
     """
     everything = combined.images + clean
     counts = combined.normal_counts(steps, clean, title="Calibrating")
     calibration = fit_calibration(counts)
-    table = combined.over(everything, _sample_scores, steps, calibration, within_foreground, title="Scoring samples")
-    scores = {kind: np.array([np.nan if row is None else row[0][kind] for row in table]) for kind in SAMPLE_SCORES}
+    table = combined.over(everything, _sample_scores, steps, calibration, title="Scoring samples")
+    # The whole map first: where the anomaly hides the foreground, as a picture of something else does, it still counts.
+    kinds = [(kind, within) for within in (False, True)[: 1 + has_foreground] for kind in SAMPLE_SCORES]
+    scores = {kind: np.array([np.nan if row is None else row[0][kind] for row in table]) for kind in kinds}
     judged = slice(0, len(combined.images))
-    best = DEFAULT_SAMPLE_SCORE
-    ledger.start(STAGE, best, "sample_ap", judgement.sample_ap(scores[best][judged]))
-    for kind in SAMPLE_SCORES:
-        if kind != DEFAULT_SAMPLE_SCORE:
+    best = (DEFAULT_SAMPLE_SCORE, False)
+    ledger.start(STAGE, _name(*best), "sample_ap", judgement.sample_ap(scores[best][judged]))
+    for kind in kinds:
+        if kind != (DEFAULT_SAMPLE_SCORE, False):
             comparison = judgement.compare_samples(scores[kind][judged], scores[best][judged])
-            ledger.add(STAGE, kind, "sample_ap", comparison)
+            ledger.add(STAGE, _name(*kind), "sample_ap", comparison)
             if comparison.wins:
                 best = kind
-    ledger.choose(STAGE, best)
+    ledger.choose(STAGE, _name(*best))
     normal = [number for number, row in enumerate(table) if row is not None and everything[number].task == NORMAL]
     thresholds = fit_thresholds(scores[best][normal].tolist(), [normal_counts(table[number][1]) for number in normal])
-    return Scoring(calibration, best, thresholds, scores[best][judged])
+    return Scoring(calibration, *best, thresholds, scores[best][judged])
+
+
+def _name(kind: str, within_foreground: bool) -> str:
+    return f"{kind}, within the foreground" if within_foreground else kind
 
 
 def _sample_scores(
-    combined: Combined, image: Image, steps: Steps, calibration: Calibration, within_foreground: bool
-) -> tuple[dict[str, float], np.ndarray]:
-    """Every kind of sample score, and the calibrated scores of the foreground per bin (BINS,)."""
+    combined: Combined, image: Image, steps: Steps, calibration: Calibration
+) -> tuple[dict[tuple[str, bool], float], np.ndarray]:
+    """Sample scores and voxels.
+
+    Returns:
+        Every kind of sample score, of the whole map and within the foreground; and how many voxels of the foreground
+        have a calibrated score in each bin (BINS,).
+    """
     scores, judged = combined.read(image)
     processed = apply_steps(scores, steps, foreground=judged.foreground, spacing=judged.spacing)
     calibrated = calibration(processed)
-    region = judged.foreground if within_foreground and judged.foreground.any() else None
-    samples = {kind: sample_score(calibrated, kind, region) for kind in SAMPLE_SCORES}
+    regions = (None, judged.foreground if judged.foreground.any() else None)
+    samples = {
+        (kind, within): sample_score(calibrated, kind, regions[within])
+        for kind in SAMPLE_SCORES
+        for within in (False, True)
+    }
     return samples, np.bincount(bins_of(calibrated[judged.foreground]), minlength=BINS)
