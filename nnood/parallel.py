@@ -1,9 +1,12 @@
 """One function over many cases: in processes, with a progress bar, and no case lost silently."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -56,7 +59,7 @@ def _map_in_processes(
 ) -> None:
     """The parallel half of `map_cases`; fills `results` and `faults`."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(arguments)), mp_context=context)
+    pool = ProcessPoolExecutor(min(processes, len(arguments)), mp_context=context, initializer=_end_with_parent)
     try:
         futures = {pool.submit(function, *values): case for case, values in arguments.items()}
         for future in as_completed(futures):
@@ -73,3 +76,17 @@ def _map_in_processes(
     finally:
         # After a full disk or Ctrl-C the waiting cases must not be worked off first.
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Make a worker process end when the one that started it is killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def end() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

@@ -817,4 +817,4 @@ def test_faults_of_our_own_and_interruptions_are_worded_too(run, user, monkeypat
     assert outcome.status == status
     assert len(outcome.err.splitlines()) == 1
     assert "Traceback" not in outcome.err
-    assert ("--debug" if status == 1 else "interrupted") in outcome.err
+    assert ("--debug" if status == 1 else "interrupted; start the command again with --continue") in outcome.err

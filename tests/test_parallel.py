@@ -1,11 +1,15 @@
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nnood.errors import UserError
 from nnood.parallel import map_cases
+from nnood.safety import is_alive
 
 
 def _halve(number: int) -> int:
@@ -50,3 +54,46 @@ def test_other_errors_end_the_work_at_once(tmp_path: Path, processes: int) -> No
     with pytest.raises(OSError, match="No space"):
         map_cases(_touch_then_fail, arguments, processes=processes, description="Filling the disk")
     assert len(list(tmp_path.iterdir())) < 20
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from nnood.parallel import map_cases\n"
+        "from work_without_end import work\n"
+        "if __name__ == '__main__':\n"
+        "    cases = {name: (name, sys.argv[1]) for name in 'ab'}\n"
+        "    map_cases(work, cases, processes=2, description='')\n"
+    )
+    (tmp_path / "work_without_end.py").write_text(
+        "import os, pathlib, time\n"
+        "def work(name, folder):\n"
+        "    part = pathlib.Path(folder, name + '.part')\n"
+        "    part.write_text(str(os.getpid()))\n"
+        "    part.rename(pathlib.Path(folder, name + '.pid'))\n"
+        "    time.sleep(60)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    with subprocess.Popen([sys.executable, str(tmp_path / "main.py"), str(tmp_path)]) as parent:
+        files = [tmp_path / f"{name}.pid" for name in "ab"]
+        _wait_until(lambda: all(file.exists() for file in files))
+        parent.kill()
+    numbers = [int(file.read_text()) for file in files]
+    _wait_until(lambda: not any(_works(number) for number in numbers))
+
+
+def _works(number: int) -> bool:
+    """Whether a process lives and is no zombie, which nobody may be there to bury."""
+    stat = Path(f"/proc/{number}/stat")
+    try:
+        return is_alive(number) and not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+    except OSError:  # it ended meanwhile
+        return False
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,5 +1,6 @@
 """Combine the predictions in several folders into one, case by case."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from nnood.inference.notes import write_note
 from nnood.safety import read_receipt, remove_leftovers, sha256, write_receipt
 from nnood.scores import sample_score
 
+logger = logging.getLogger(__name__)
+
 RECEIPTS = ".receipts"
 
 
@@ -34,11 +37,12 @@ def ensemble(folders: Sequence[Path], output: Path, *, combination: str = "mean"
         Sample score by case.
 
     Raises:
-        UserError: If there are fewer than two folders, they differ in cases or geometry, or a file is broken; in the
-            latter case the other cases are finished.
+        UserError: If there are fewer than two folders, they differ in cases or geometry, or a file is broken;
+            in the latter case the other cases are finished.
     """
     _refuse_same_folders(folders, output)
     cases = _common_cases(folders)
+    _warn_of_other_scales(folders, combination)
     references = [_own_quantiles(folder, cases) if combination == "rank_mean" else () for folder in folders]
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
@@ -93,6 +97,18 @@ def _refuse_same_folders(folders: Sequence[Path], output: Path) -> None:
             raise UserError(f"{folders[number]} is named twice (-i); leave it out once.")
     if output.resolve() in places:
         raise UserError(f"{output} holds predictions to combine, which would be overwritten; choose another (-o).")
+
+
+def _warn_of_other_scales(folders: Sequence[Path], combination: str) -> None:
+    """Tell when scores are of different scales: a plan's calibrated ones are no network's; only ranks need no scale."""
+    planned = [bool(read_note(folder).get("plan")) for folder in folders]
+    if combination != "rank_mean" and len(set(planned)) > 1:
+        logger.warning(
+            "%s went through an inference plan but %s did not, so their scores differ in scale; better predict all "
+            "plainly with nnood_predict -f, or combine with rank_mean.",
+            folders[planned.index(True)],
+            folders[planned.index(False)],
+        )
 
 
 def _common_cases(folders: Sequence[Path]) -> list[str]:

@@ -192,6 +192,8 @@ def load_plan(file: Path) -> InferencePlan:
     Raises:
         UserError: Names the file.
     """
+    if not file.exists():
+        raise UserError(f"{file} does not exist; correct the name of the inference plan.")
     content = read_json(file)
     try:
         return InferencePlan.from_dict(content)

@@ -56,6 +56,8 @@ def where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) -> 
     if not go_on:
         state = "a finished network" if FINAL in present else "an unfinished run"
         raise UserError(f"{folder} holds {state}; add --continue to go on, or move the folder away to train anew.")
+    if not (folder / SETTINGS_FILE).exists():
+        raise UserError(f"{folder / SETTINGS_FILE} is missing; bring it back, or move the folder away to train anew.")
     if digest_of(read_json(folder / SETTINGS_FILE)) != digest_of(settings.to_dict()):
         raise UserError(
             f"{folder} was started with other settings (see settings.json in it); repeat the command with the same "

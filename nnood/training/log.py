@@ -107,7 +107,7 @@ class AnomalyLog(LocalLogger):
         tasks = _show(newest["voxel_ap"], newest["sample_ap"])
         known = newest["whole_voxel_ap"] is not None
         whole = f"; whole cases: {_show(newest['whole_voxel_ap'], newest['whole_sample_ap'])}" if known else ""
-        failed = f"; {newest['failed']} anomalies could not be planted" if newest["failed"] else ""
+        failed = f"; {newest['failed']} of the anomalies could not be planted" if newest["failed"] else ""
         seconds = newest["epoch_end_timestamps"] - newest["epoch_start_timestamps"]
         return (
             f"Epoch {len(self.my_fantastic_logging['val_losses'])}/{epochs} ({seconds:.0f} s): "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnood.errors import UserError
-from nnood.safety import is_alive
+from nnood.safety import TEMPORARY_PREFIX, is_alive
 from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS
 
 RUNNING_FILE = "running.json"
@@ -62,9 +62,10 @@ def mark_running(folder: Path) -> Iterator[None]:
         TakenError: If another living process, or one of another computer, trains it already.
     """
     file = folder / RUNNING_FILE
+    anew = file.exists()  # asked before it is read: what appears later is of a living process
     _refuse_other(file)
     own = {"process": os.getpid(), "host": socket.gethostname()}
-    _put(file, own)
+    _put(file, own, anew=anew)
     try:
         yield
     finally:
@@ -81,17 +82,37 @@ def _refuse_other(file: Path) -> None:
         )
 
 
-def _put(file: Path, own: dict[str, Any]) -> None:
-    """Write the file, unless another process does so at the same moment: of two that start together one goes on."""
+def _put(file: Path, own: dict[str, Any], *, anew: bool) -> None:
+    """Write the file, unless another process does so at the same moment: of two that start together one goes on.
+
+    Args:
+        file: Of the running process.
+        own: Its content.
+        anew: Whether one of a process that is gone lies there.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists():  # of a killed process
-        file.unlink(missing_ok=True)
+    temporary = file.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{file.name}"
+    temporary.write_text(json.dumps(own), encoding="utf-8")
     try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(json.dumps(own))
+        if anew:
+            temporary.replace(file)
+        else:
+            _link(temporary, file)
     except FileExistsError:
         _refuse_other(file)
         raise TakenError(f"{file.parent} is being trained by another process; wait for it to end.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, file: Path) -> None:
+    """Give a file its name if there is none of that name yet; where there are no links, in any case."""
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        temporary.replace(file)
 
 
 def _state(fold: Path) -> str:

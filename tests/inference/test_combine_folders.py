@@ -119,6 +119,17 @@ def test_folders_that_cannot_be_combined(folders, tmp_path: Path) -> None:
     assert not output.exists()
 
 
+@pytest.mark.parametrize(("kind", "count"), [("mean", 1), ("median", 1), ("rank_mean", 0)])
+def test_plain_and_calibrated_scores_have_different_scales(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, count: int
+) -> None:
+    paths = [tmp_path / "plain", tmp_path / "planned"]
+    write_folder(paths[0], 0, plan=None)
+    write_folder(paths[1], 1, plan={"digest": "d", "file": "/plan.json"})
+    ensemble(paths, tmp_path / "out", combination=kind)
+    assert caplog.text.count("planned went through an inference plan but") == count
+
+
 def test_a_broken_or_other_score_map_is_named_and_the_others_are_finished(folders, tmp_path: Path) -> None:
     paths, maps = folders
     other = Geometry.from_spacing(SHAPE, (3.0, 2.0, 1.0))

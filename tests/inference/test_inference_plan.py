@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ from nnood.inference.calibration import IDENTITY, Calibration, Threshold
 from nnood.inference.ensembling import RANK_LEVELS
 from nnood.inference.inference_plan import InferencePlan, PlannedMember, load_plan
 from nnood.inference.postprocessing import Step
+from nnood.inference.selection.report import format_candidates, format_plan
 from nnood.safety import write_json
 
 FOLDER = "NnoodTrainer__nnood__3d_fullres"
@@ -141,6 +143,19 @@ def test_a_plan_that_was_edited_wrongly_gets_one_sentence(tmp_path: Path, change
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_gain_without_an_error_says_why() -> None:
+    known = {"stage": "smoothing", "name": "none", "voxel_ap": 0.1, "gain": None, "error": None, "chosen": True}
+    candidates = [known, {**known, "name": "sigma_mm 1", "gain": 0.2, "chosen": False}]
+    judged = dataclasses.replace(plan(), candidates=candidates)
+    assert [line.split()[-1] for line in format_candidates(judged).splitlines()[1:]] == ["chosen", "cases"]
+    assert "| sigma_mm 1 | 0.1000 | +0.2000 | too few cases |" in format_plan(judged)
+
+
+def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"plan\.json does not exist; correct the name"):
+        load_plan(tmp_path / "plan.json")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "5", '"plan"', "{"])

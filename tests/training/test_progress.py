@@ -118,6 +118,38 @@ def test_a_fold_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
         assert read_json(tmp_path / "running.json")["process"] == os.getpid()
 
 
+def test_of_two_that_start_at_the_same_moment_one_goes_on(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from nnood.training.progress import TakenError, mark_running\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "marks = []\n"
+        "for fold in range(20):\n"
+        "    try:\n"
+        "        marks.append(mark_running(pathlib.Path(sys.argv[1]) / str(fold)))\n"
+        "        marks[-1].__enter__()\n"
+        "        print('marked', fold, flush=True)\n"
+        "    except TakenError:\n"
+        "        print('taken', fold, flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as other:
+        both = (one, other)
+        for process in both:
+            assert process.stdout.readline() == "ready\n"
+        for process in both:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        lines = [[process.stdout.readline().split() for _ in range(20)] for process in both]
+        for process in both:
+            process.stdin.close()
+    for fold, outcomes in enumerate(zip(*lines, strict=True)):
+        assert sorted(outcomes) == [["marked", str(fold)], ["taken", str(fold)]]
+
+
 def test_another_computers_process_is_taken_to_live(tmp_path: Path, dead: int) -> None:
     running(tmp_path, dead, "another-computer")
     with pytest.raises(UserError, match=rf"the process {dead} on another-computer"):

@@ -20,6 +20,7 @@ from nnood.tasks import TASKS
 from nnood.training import planting, trainer, validation
 from nnood.training.checkpoints import FINAL
 from nnood.training.cross_validation import load_folds
+from nnood.training.progress import TakenError
 from nnood.training.recipes import RECIPES, Recipe
 from nnood.training.train import train
 
@@ -138,6 +139,29 @@ def test_every_trains_what_is_missing_and_shows_a_table(tiny: Roots, caplog: pyt
     with pytest.raises(UserError, match=r"fold_1 is being trained by the process"):
         train("999", ["1"], tiny, **options)
     assert not (folder / "fold_1" / "settings.json").exists()
+
+
+def test_every_goes_on_when_another_takes_a_fold_at_the_same_moment(
+    tiny: Roots, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(folder: Any) -> None:
+        raise TakenError(f"{folder} is being trained")
+
+    monkeypatch.setattr("nnood.training.train.mark_running", taken)
+    with caplog.at_level(logging.INFO):
+        train("999", ["every"], tiny, tasks=["fpi"], epochs=1, iterations=2)
+    for number in range(5):
+        assert f"Fold {number} is being trained" in caplog.text
+    # Nothing was done: one table is enough.
+    assert sum(record.getMessage().startswith("fold  state") for record in caplog.records) == 1
+
+
+def test_a_run_without_its_settings_is_not_continued(tiny: Roots) -> None:
+    options: dict[str, Any] = {"tasks": ["sink"], "epochs": 1, "iterations": 1, "whole_every": 0}
+    (folder,) = train("999", ["0"], tiny, **options)
+    (folder / "settings.json").unlink()
+    with pytest.raises(UserError, match=r"settings\.json is missing; bring it back, or move the folder away"):
+        train("999", ["0"], tiny, go_on=True, **options)
 
 
 def test_training_ends_when_the_training_tasks_are_learned(tiny: Roots, monkeypatch: pytest.MonkeyPatch) -> None:

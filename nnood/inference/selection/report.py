@@ -52,7 +52,7 @@ def format_plan(plan: InferencePlan) -> str:
     ]
     for entry in plan.candidates:
         cells = [entry["stage"], entry["name"], _number(_figure(entry)), _number(entry["gain"], signed=True)]
-        lines.append(f"| {' | '.join(cells)} | {_number(entry['error'])} | {'yes' if entry['chosen'] else ''} |")
+        lines.append(f"| {' | '.join(cells)} | {_error(entry)} | {'yes' if entry['chosen'] else ''} |")
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +60,7 @@ def format_candidates(plan: InferencePlan) -> str:
     """All candidates as a table for the console."""
     rows = [("stage", "candidate", "AP", "gain", "error", "")]
     for entry in plan.candidates:
-        figures = (_number(_figure(entry)), _number(entry["gain"], signed=True), _number(entry["error"]))
+        figures = (_number(_figure(entry)), _number(entry["gain"], signed=True), _error(entry))
         rows.append((entry["stage"], entry["name"], *figures, "chosen" if entry["chosen"] else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -69,6 +69,12 @@ def format_candidates(plan: InferencePlan) -> str:
 
 def _figure(entry: dict[str, Any]) -> float | None:
     return entry["voxel_ap"] if "voxel_ap" in entry else entry["sample_ap"]
+
+
+def _error(entry: dict[str, Any]) -> str:
+    """The error of a gain; with fewer than two cases to resample there is none, and the plainer candidate stays."""
+    unknown = entry["gain"] is not None and entry["error"] is None
+    return "too few cases" if unknown else _number(entry["error"])
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:
