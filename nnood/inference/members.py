@@ -194,7 +194,13 @@ def _with_ancestors(configurations: dict[str, Any], name: str) -> dict[str, Any]
 def _load(folder: Path, fold: str, checkpoint: str) -> Member:
     """Read what lies beside a member."""
     plans = read_json(folder / "plans.json")
-    NnoodPlan.from_dict(plans["nnood"])
+    try:
+        NnoodPlan.from_dict(plans["nnood"])
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'plans.json'} is not of this version of nnood or was changed ({error}); bring back the file "
+            "that the members were trained with, or train them anew."
+        ) from error
     configuration = folder.name.split("__")[-1]
     if configuration not in plans["configurations"]:
         raise UserError(f"{folder / 'plans.json'} has no configuration {configuration}; plan the data set again.")

@@ -34,8 +34,9 @@ from nnood.paths import Roots, set_roots
 from nnood.plan import NnoodPlan
 from nnood.safety import digest_of, read_json, remove_leftovers, sha256, write_json, write_text
 from nnood.training.checkpoints import BEST
-from nnood.training.cross_validation import Fold
+from nnood.training.cross_validation import Fold, folds_file
 from nnood.training.task_settings import task_settings
+from nnood.training.validation import NORMAL
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ FOLDER = "selection"
 RECORD = "inference_plan.digest.json"
 MAX_CASES = 40
 LESIONS_TASK = "lesion_shapes"
+# For fewer, starting worker processes takes longer than the work.
+MANY_VOXELS = 10**8
 
 
 def find_best_configuration(
@@ -96,13 +99,18 @@ def find_best_configuration(
     predict_images(members, maker, (*images, *clean), cache, method, device or torch.device("cpu"))
     images = with_something_to_find(cache, images)
     judgement, ledger = Judgement(images), Ledger()
+    _note_extent(ledger, images, groups, roots.preprocessed / name)
+    logger.info("Comparing members and their ensembles.")
     sampled = sample_voxels(cache, images, len(members))
     names = [f"{group} fold {member.fold}" for group, found in groups.items() for member in found]
     chosen = choose_ensemble(sampled, judgement, member_numbers(groups), names, ledger)
-    combined = Combined(cache, images, chosen, sampled.quantiles, processes)
+    few = cache.read_image(images[0]).truth.size * len(images) < MANY_VOXELS
+    combined = Combined(cache, images, chosen, sampled.quantiles, 1 if few else processes)
     has_foreground = method in COMPUTED_METHODS
     voxel_mm = typical_edge(cache, images)
+    logger.info("Trying post-processing.")
     steps = choose_steps(combined, judgement, ledger, voxel_mm=voxel_mm, has_foreground=has_foreground)
+    logger.info("Calibrating and scoring samples.")
     scoring = choose_scoring(combined, steps, judgement, ledger, clean=clean, has_foreground=has_foreground)
     selected = [members[number] for number in chosen.members]
     ranked = chosen.combination == "rank_mean"
@@ -131,6 +139,18 @@ def find_best_configuration(
     _write(plan, images, scoring.samples, results, previous)
     shutil.rmtree(results / FOLDER)
     return plan
+
+
+def _note_extent(ledger: Ledger, images: Sequence[Image], groups: dict[str, list[Member]], preprocessed: Path) -> None:
+    """Note on how many cases the figures rest, and which folds were not there to be judged."""
+    cases, anomalous = {image.case for image in images}, [image for image in images if image.task != NORMAL]
+    ledger.notes.append(f"Judged on {len(cases)} held-out cases, with {len(anomalous)} images that have an anomaly.")
+    for group, members in groups.items():
+        file = folds_file(preprocessed, group.split()[0])
+        wanted = len(read_json(file)) if file.is_file() else 0
+        finished = len({member.fold.split("_")[0] for member in members})
+        if finished < wanted:
+            ledger.notes.append(f"{group}: only {finished} of {wanted} folds are finished or were asked for.")
 
 
 def _known_plan(results: Path) -> list[str]:
