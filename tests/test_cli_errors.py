@@ -377,7 +377,7 @@ def test_folds_are_shown_and_hand_edited_ones_checked(run, copy):
     folder = Path("nnood_data/preprocessed") / DATASET
     file = folder / "cross_validation/nnood.json"
     assert [line.split()[:3] for line in shown.out.splitlines()[2:7]] == [[str(n), "4", "1"] for n in range(5)]
-    assert f"Folds: {file}" in shown.out.replace(f"{copy}/", "")
+    assert file.name in shown.out
     assert shown.out.splitlines()[-1] == "Next: nnood_train 101 every -r nnood"
     paired = run("cross_validation", "-d", "101", "-r", "many_tasks_2of5")
     assert paired.status == 0, paired

@@ -105,7 +105,7 @@ def cross_validation() -> None:
             groups=arguments.groups,
         )
         print(describe_folds(made.folds))
-        print("".join(f"Folds: {file}\n" for file in made.files), end="")
+        print("Files: " + "\n       ".join(map(str, made.files)))
         chosen = f" -t {','.join(arguments.tasks)}" if arguments.tasks else ""
         print(f"Next: nnood_train {arguments.dataset} every -r {arguments.recipe}{chosen}")
 

@@ -114,7 +114,11 @@ def _choose_group(
 def _choose_members(
     sampled: SampledVoxels, judgement: Judgement, group: tuple[int, ...], names: Sequence[str], ledger: Ledger
 ) -> tuple[int, ...]:
-    """The best single member, all of them, or the best few, chosen greedily."""
+    """All members, unless the best few, chosen greedily, or the best single one are better.
+
+    All of them come first: to pick one or a few of many by their figures is the more elaborate choice, and its figure
+    is too good, being the best of many.
+    """
     stage = "members"
     everyone = sampled.tally(group, "mean")
     all_name = f"all {len(group)}"
@@ -135,19 +139,22 @@ def _choose_members(
         return group
     ordered = _greedy(sampled, judgement, group, comparable)
     single, few = ordered[:1], _best_prefix(sampled, judgement, ordered, comparable)
-    ledger.start(stage, f"single: {names[single[0]]}", "voxel_ap", judgement.voxel_ap(sampled.tally(single, "mean")))
-    for number in group:
-        if number != single[0]:
-            comparison = judgement.compare(sampled.tally([number], "mean"), comparable)
-            ledger.add(f"{stage} against all", f"single: {names[number]}", "voxel_ap", comparison)
-    current_name, current = f"single: {names[single[0]]}", single
-    for name, members in ((all_name, group), (f"best {len(few)}, greedily", few)):
-        if members == current or (name != all_name and members in (single, group)):
-            continue
-        comparison = judgement.compare(sampled.tally(members, "mean"), sampled.tally(current, "mean"))
+    ledger.start(stage, all_name, "voxel_ap", judgement.voxel_ap(everyone))
+    current_name, current = all_name, group
+    if few not in (single, group):
+        name = f"best {len(few)}, greedily"
+        comparison = judgement.compare(sampled.tally(few, "mean"), comparable)
         ledger.add(stage, name, "voxel_ap", comparison)
         if comparison.wins:
-            current_name, current = name, members
+            current_name, current = name, few
+    for number in group:
+        name = f"single: {names[number]}"
+        # The best one must beat what stands; the others are listed beside all.
+        against = sampled.tally(current, "mean") if number == single[0] else comparable
+        comparison = judgement.compare(sampled.tally([number], "mean"), against)
+        ledger.add(stage, name, "voxel_ap", comparison)
+        if number == single[0] and comparison.wins:
+            current_name, current = name, single
     ledger.choose(stage, current_name)
     return tuple(sorted(current))
 
