@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_data import VOLUMES, _split
+from real_data import VOLUMES, split_images
+from tqdm import tqdm
 
 from dataset_conversion.folder import convert_folder
 from nnood.case_files import list_cases
@@ -201,7 +202,7 @@ def prepare(data: Path, out: Path, configuration: str, batch_size: int) -> None:
     images, number_of_cases, number = VOLUMES["hippocampus"]
     roots = Roots(out / "raw", out / "preprocessed", out / "results")
     if not (roots.raw / NAME / "dataset.json").exists():
-        normal, test = _split(data / images, number_of_cases, out / "split")
+        normal, test = split_images(data / images, number_of_cases, out / "split")
         convert_folder(normal, roots.raw, number, "Hippocampus", test=test)
     if not (roots.preprocessed / NAME / PLANS_FILE).exists():
         plan_and_preprocess(
@@ -215,19 +216,22 @@ def prepare(data: Path, out: Path, configuration: str, batch_size: int) -> None:
 
 
 def format_figures(runs: Sequence[Run]) -> str:
-    """Mean and standard deviation over seeds, as a table in Markdown."""
-    lines = ["| scheme | networks | | voxel AP | sample AP |", "|---|---|---|---|---|"]
-    for scheme in dict.fromkeys(run.scheme for run in runs):
-        group = [run for run in runs if run.scheme == scheme]
-        found = [read_json(run.figures) for run in group]
-        for way in (key for key in found[0] if key != "planned"):
-            cells = []
-            for key in ("voxel_ap", "sample_ap"):
-                values = [figures[way][key] for figures in found]
-                spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-                cells.append(f"{np.mean(values):.3f}{spread}")
-            lines.append(f"| {SCHEMES[scheme]} | {len(group[0].folds)} | {way} | {' | '.join(cells)} |")
+    """Mean and standard deviation over seeds, as tables in Markdown."""
+    found = {run: read_json(run.figures) for run in runs}
+    ways = [way for way in next(iter(found.values())) if way != "planned"]
+    lines = []
+    for key, title in (("voxel_ap", "voxel AP"), ("sample_ap", "sample AP")):
+        lines += [f"| {title} | networks | {' | '.join(ways)} |", "|---" * (len(ways) + 2) + "|"]
+        for scheme in dict.fromkeys(run.scheme for run in runs):
+            group = [run for run in runs if run.scheme == scheme]
+            cells = [_spread([found[run][way][key] for run in group]) for way in ways]
+            lines.append(f"| {SCHEMES[scheme]} | {len(group[0].folds)} | {' | '.join(cells)} |")
+        lines.append("")
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -251,16 +255,14 @@ def main() -> None:
         for seed in arguments.seeds
         for scheme in arguments.schemes
     ]
-    jobs: list[tuple[Callable[..., float], tuple[Any, ...]]] = [
-        (train_fold, (run, fold)) for run in runs for fold in run.folds
-    ]
+    stages: dict[str, list[tuple[Callable[..., float], tuple[Any, ...]]]] = {
+        "training": [(train_fold, (run, fold)) for run in runs for fold in run.folds],
+        "selecting and testing": [(select_and_test, (run,)) for run in runs],
+    }
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
-        for title, parts in (
-            ("training", jobs),
-            ("selecting and testing", [(select_and_test, (run,)) for run in runs]),
-        ):
-            seconds = list(pool.map(_call, parts))
+        for title, parts in stages.items():
+            seconds = list(tqdm(pool.map(_call, parts), total=len(parts), desc=title.capitalize(), disable=None))
             print(f"{title}: {len(seconds)} jobs, {np.mean(seconds):.0f} s each", flush=True)
     print(format_figures(runs))
     print(f"All of it took {(time.time() - started) / 60:.0f} minutes.")

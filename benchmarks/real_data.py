@@ -32,7 +32,7 @@ from nnood.training.train import train
 VOLUMES = {"hippocampus": ("hippocampus/images", 200, 104), "ixi": ("ixi_2mm/t1", 32, 105)}
 
 
-def _split(images: Path, count: int, folder: Path) -> tuple[Path, Path]:
+def split_images(images: Path, count: int, folder: Path) -> tuple[Path, Path]:
     """Two folders of links: the first `count` images, and the rest."""
     parts = (folder / "normal", folder / "test")
     for number, file in enumerate(sorted(images.glob("*.nii.gz"))):
@@ -48,7 +48,7 @@ def _convert(name: str, data: Path, out: Path, roots: Roots) -> Path:
     if name == "pneumoniamnist":
         return convert_medmnist(data / "pneumoniamnist" / "pneumoniamnist.npz", roots.raw, 106, "Pneumonia")
     images, count, number = VOLUMES[name]
-    normal, test = _split(data / images, count, out / "split")
+    normal, test = split_images(data / images, count, out / "split")
     return convert_folder(normal, roots.raw, number, name.capitalize(), test=test)
 
 
