@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -200,6 +201,7 @@ class ResumableTrainer(nnUNetTrainer):
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
         if also_print_to_console and self.local_rank == 0 and "log" in self.__dict__:  # its constructor greets
             tqdm.write(" ".join(map(str, args)))
+            sys.stdout.flush()  # into a file, lines would otherwise wait for each other
 
     def save_latest(self) -> None:
         """Write where the run is, keeping the checkpoint before. Within an epoch, all ranks must call it."""

@@ -3,7 +3,6 @@ import logging
 import os
 import shutil
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -196,17 +195,3 @@ def write_tasks(roots: Roots, recipe: Recipe, tasks: dict[str, list[str]]) -> No
     load_folds(folder, recipe, read_json(folder / "case_list.json"))
     file = folder / "cross_validation" / f"{recipe.name}.json"
     write_json(file, [fold | tasks for fold in read_json(file)])
-
-
-def test_a_step_is_seeded_in_no_time(tiny: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = []
-    original = trainer.NnoodTrainer.on_step_start
-
-    def timed(self: trainer.NnoodTrainer) -> None:
-        started = time.perf_counter()
-        original(self)
-        seconds.append(time.perf_counter() - started)
-
-    monkeypatch.setattr(trainer.NnoodTrainer, "on_step_start", timed)
-    train("999", ["0"], tiny, tasks=["fpi"], epochs=1, iterations=9, whole_every=0)
-    assert np.median(seconds) < 1e-3
