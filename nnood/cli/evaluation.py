@@ -10,7 +10,11 @@ from nnood.paths import Roots
 
 
 def _add_comparison(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threshold", type=score, help="score from which a voxel is anomalous, for a Dice there")
+    parser.add_argument(
+        "--threshold",
+        type=score,
+        help="score from which a voxel is anomalous, for a Dice there; the plan's if left out",
+    )
     parser.add_argument(
         "--baselines",
         action="store_true",

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnood.errors import UserError, one_error
-from nnood.evaluation.folders import MAP_ENDING, read_sample_scores
+from nnood.evaluation.folders import MAP_ENDING, planned_threshold, read_sample_scores
 from nnood.evaluation.histogram import ScoreHistogram
 from nnood.evaluation.metrics import Counts
 from nnood.evaluation.objects import detect, label_objects
@@ -53,7 +53,8 @@ def evaluate(
             lies beside it, the cases are the ones in there, and if `benchmark.csv` does, the kinds of anomaly. Or a
             file of sample labels with the header `case,label` and labels 0 and 1; score maps are then not opened. If
             there is no such folder, `<folder>.csv` is tried.
-        threshold: Score from which a voxel is called anomalous, for the Dice at a threshold.
+        threshold: Score from which a voxel is called anomalous, for the Dice at a threshold; that of the inference plan
+            which the predictions followed, if left out.
         rounds: Bootstrap resamples for the intervals.
         progress: Whether to show a progress bar, where there is a terminal.
 
@@ -66,7 +67,7 @@ def evaluate(
     """
     scores = read_sample_scores(predictions)
     truth = find_truth(labels, predictions, scores)
-    evaluator = Evaluator(truth, threshold)
+    evaluator = Evaluator(truth, planned_threshold(predictions) if threshold is None else threshold)
     if truth.sample_labels is not None:
         for name, score in sorted(scores.items()):
             evaluator.add_sample_score(name, score)

@@ -46,7 +46,8 @@ def read_note(folder: Path) -> dict[str, Any]:
 
     Returns:
         `dataset` (its name), `images` (the folder), `cases` (all that there are to predict), `members` (their
-        checkpoints), `tasks` (those they trained on; None if unknown).
+        checkpoints), `tasks` (those they trained on; None if unknown), and `plan` (steps and thresholds of the inference
+        plan that was followed; None without one).
 
     Raises:
         UserError: If the note is no JSON or lacks something.
@@ -58,6 +59,18 @@ def read_note(folder: Path) -> dict[str, Any]:
     if not isinstance(note, dict) or not {"dataset", "images", "members", "tasks", "cases"} <= set(note):
         raise UserError(f"{file} lacks what nnood_predict writes into it; predict again or delete the file.")
     return note
+
+
+def planned_threshold(folder: Path) -> float | None:
+    """The score from which the inference plan that was followed calls a voxel anomalous, at 1 % false positives.
+
+    Raises:
+        UserError: If the note is no JSON or lacks something.
+    """
+    plan = read_note(folder).get("plan")
+    thresholds = plan.get("thresholds", []) if isinstance(plan, dict) else []
+    wanted = [one["value"] for one in thresholds if (one["level"], one["rate"]) == ("voxel", 0.01)]
+    return float(wanted[0]) if wanted else None
 
 
 def _read_sample_score(path: Path) -> float:

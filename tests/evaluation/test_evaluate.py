@@ -119,6 +119,18 @@ def test_dice_at_a_threshold(folders: Folders) -> None:
     assert result.threshold == 0.25
 
 
+def test_the_plan_s_threshold_is_taken_unless_another_is_given(folders: Folders) -> None:
+    folders.draw("a")
+    folders.predict("a", 0.5)
+    rates = (("sample", 0.01, 0.9), ("voxel", 0.05, 0.2), ("voxel", 0.01, 0.4))
+    plan = {"thresholds": [{"level": level, "rate": rate, "value": value} for level, rate, value in rates]}
+    note = {"dataset": "x", "images": "y", "members": [], "tasks": [], "cases": ["a"]}
+    for content, expected in (({"plan": plan}, 0.4), ({"plan": None}, None), ({}, None)):
+        write_json(folders.predictions / "prediction.json", note | content)
+        assert _evaluate(folders).threshold == expected
+        assert _evaluate(folders, threshold=0.25).threshold == 0.25
+
+
 def test_sizes_are_in_millimetres(folders: Folders) -> None:
     folders.geometry = replace(folders.geometry, spacing=(0.5, 2.0, 3.0)[: len(folders.shape)])
     truth = folders.draw("a")
