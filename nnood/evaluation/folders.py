@@ -46,8 +46,8 @@ def read_note(folder: Path) -> dict[str, Any]:
 
     Returns:
         `dataset` (its name), `images` (the folder), `cases` (all that there are to predict), `members` (their
-        checkpoints), `tasks` (those they trained on; None if unknown), and `plan` (steps and thresholds of the inference
-        plan that was followed; None without one).
+        checkpoints), `tasks` (those they trained on; None if unknown), and `plan` (steps and thresholds of the
+        inference plan that was followed; None without one).
 
     Raises:
         UserError: If the note is no JSON or lacks something.
