@@ -1,7 +1,5 @@
 """nnU-Net's sliding window with trained members: one image in, one score map per member out."""
 
-import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,8 +10,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnood.geometry import Geometry
 from nnood.inference.export import map_back
 from nnood.inference.members import Member, plans_digest
-from nnood.inference.sliding_window import SlidingWindow
-from nnood.network import OneHead, build_network
+from nnood.inference.sliding_window import make_window
+from nnood.network import build_network
 from nnood.planning.preprocessor import preprocess_image
 from nnood.training.checkpoints import load_checkpoint
 
@@ -32,12 +30,7 @@ class _Group:
         self._plans = PlansManager(member.plans)
         self._configuration = self._plans.get_configuration(member.configuration)
         network = build_network(self._configuration, member.channels, deep_supervision=False)
-        with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
-            self._window = SlidingWindow(device=device, allow_tqdm=False)
-        self._window.manual_initialization(
-            network, self._plans, self._configuration, [], member.dataset_json, "nnood", None
-        )
-        self._window.label_manager = OneHead.of(self._window.label_manager)
+        self._window = make_window(network, self._plans, self._configuration, member.dataset_json, device)
 
     def preprocess(self, image: np.ndarray, geometry: Geometry) -> tuple[torch.Tensor, dict[str, Any]]:
         """The image (C, *S) on the network's grid, and the way back."""

@@ -1,12 +1,17 @@
 """nnU-Net's sliding window, several tiles at a time and in the device's fast arithmetic."""
 
+import contextlib
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 
+from nnood.network import OneHead
 from nnood.precision import autocast_for
 
 
@@ -52,3 +57,28 @@ class SlidingWindow(nnUNetPredictor):
                 logits[where] += tile * weight
                 weights[where[1:]] += weight
         return logits / weights
+
+
+def make_window(
+    network: nn.Module,
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: dict[str, Any],
+    device: torch.device,
+    mirror_axes: tuple[int, ...] | None = None,
+) -> SlidingWindow:
+    """A sliding window around a network with one head.
+
+    Args:
+        network: Puts out the full resolution only.
+        plans: nnU-Net's plans.
+        configuration: One of them.
+        dataset_json: In nnU-Net's keys.
+        device: Where to compute.
+        mirror_axes: Along which predictions of mirrored tiles are averaged.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
+        window = SlidingWindow(device=device, use_mirroring=bool(mirror_axes), allow_tqdm=False)
+    window.manual_initialization(network, plans, configuration, [], dataset_json, "nnood", mirror_axes)
+    window.label_manager = OneHead.of(window.label_manager)
+    return window

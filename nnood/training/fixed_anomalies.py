@@ -47,6 +47,34 @@ def plant_fixed(
     return corrupted.image[0], corrupted.label[0, 0]
 
 
+def plant_in_case(
+    image: np.ndarray,
+    foreground: np.ndarray,
+    donor: np.ndarray,
+    task: str,
+    settings: TaskSettings,
+    seed: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plant in a whole case, in its only slice where the settings are those of slices.
+
+    Args:
+        image: Values (C, Z, Y, X).
+        foreground: Boolean (Z, Y, X).
+        donor: Values of another case, of the image's shape.
+        task: Name of a task.
+        settings: Measured on the image, of 2 axes or 3.
+        seed: Of all that is random.
+
+    Returns:
+        The image (C, Z, Y, X) with the anomaly, and the label (Z, Y, X).
+    """
+    whole, body, other = (torch.from_numpy(np.ascontiguousarray(part)) for part in (image, foreground, donor))
+    if len(settings.extent) == 3:
+        return plant_fixed(whole, body, other, task, settings, seed)
+    planted, label = plant_fixed(whole[:, 0], body[0], other[:, 0], task, settings, seed)
+    return planted[:, None], label[None]
+
+
 def settings_from_image(
     image: np.ndarray, foreground: np.ndarray, spacing: tuple[float, ...], fractions: tuple[float, float]
 ) -> TaskSettings:

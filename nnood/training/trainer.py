@@ -13,6 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from tqdm import tqdm
 
+from nnood.inference.sliding_window import make_window
 from nnood.network import OneHead, build_network
 from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
@@ -28,7 +29,7 @@ from nnood.training.resumable import ResumableTrainer
 from nnood.training.settings import TrainingSettings
 from nnood.training.task_settings import task_settings
 from nnood.training.validation import score_patches
-from nnood.training.whole_cases import is_due, make_window, score_whole_cases
+from nnood.training.whole_cases import is_due, score_whole_cases
 
 PRIOR_BATCHES = 8
 
@@ -280,7 +281,14 @@ class NnoodTrainer(ResumableTrainer):
             self.save_latest()
             self.set_deep_supervision_enabled(False)
             try:
-                window = make_window(self, self.plain_network())
+                window = make_window(
+                    self.plain_network(),
+                    self.plans_manager,
+                    self.configuration_manager,
+                    self.dataset_json,
+                    self.device,
+                    self.inference_allowed_mirroring_axes,
+                )
                 scores = score_whole_cases(window, self.held_out.whole_cases(), self.stop.check)
             finally:
                 self.set_deep_supervision_enabled(self.enable_deep_supervision)

@@ -1,19 +1,15 @@
 """Validation on whole held-out cases by nnU-Net's sliding window: as at prediction, on the preprocessed grid."""
 
-import contextlib
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from nnood.inference.sliding_window import SlidingWindow
-from nnood.network import OneHead
 from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings
-from nnood.training.fixed_anomalies import fit_to, plant_fixed, seed_of, settings_from_image
+from nnood.training.fixed_anomalies import fit_to, plant_in_case, seed_of, settings_from_image
 from nnood.training.recipes import Recipe
 from nnood.training.validation import NORMAL, TaskScores, donor_of, spread_evenly
 
@@ -77,7 +73,7 @@ class WholeCases:
             flat = image.shape[1] == 1 and len(self._settings.spacing) == 2
             settings = self._measure(image[:, 0], foreground[0]) if flat else self._measure(image, foreground)
             for task in self._tasks:
-                yield *self._plant(image, foreground, case, task, settings, flat=flat), task
+                yield *self._plant(image, foreground, case, task, settings), task
 
     def _measure(self, image: np.ndarray, foreground: np.ndarray) -> TaskSettings:
         spacing = self._spacing[-foreground.ndim :]
@@ -85,38 +81,17 @@ class WholeCases:
         return dataclasses.replace(measured, lesions=self._settings.lesions)
 
     def _plant(
-        self, image: np.ndarray, foreground: np.ndarray, case: str, task: str, settings: TaskSettings, *, flat: bool
+        self, image: np.ndarray, foreground: np.ndarray, case: str, task: str, settings: TaskSettings
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One anomaly in a whole case; in its only slice if it is flat."""
+        """One anomaly in a whole case."""
         seed = seed_of(self._dataset, case, task)
         donor = fit_to(*self._load(donor_of(case, self._donors, seed)), foreground.shape)
-        whole, mask, other = (torch.from_numpy(array) for array in (image, foreground, donor))
-        if not flat:
-            return plant_fixed(whole, mask, other, task, settings, seed)
-        planted, label = plant_fixed(whole[:, 0], mask[0], other[:, 0], task, settings, seed)
-        return planted[:, None], label[None]
+        return plant_in_case(image, foreground, donor, task, settings, seed)
 
     def _load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, Z, Y, X) and foreground (Z, Y, X)."""
         image, segmentation, _, _ = self._store.load_case(case)
         return np.asarray(image[:], dtype=np.float32), segmentation[:][0] == 1
-
-
-def make_window(trainer: Any, network: torch.nn.Module) -> SlidingWindow:
-    """nnU-Net's sliding window as prediction uses it, around a network in training.
-
-    Args:
-        trainer: Knows plans, data set, mirroring and device.
-        network: Without wrappers.
-    """
-    axes = trainer.inference_allowed_mirroring_axes
-    with contextlib.redirect_stdout(io.StringIO()):  # on a CPU, nnU-Net says that it is no GPU
-        window = SlidingWindow(device=trainer.device, use_mirroring=bool(axes), allow_tqdm=False)
-    window.manual_initialization(
-        network, trainer.plans_manager, trainer.configuration_manager, [], trainer.dataset_json, "nnood", axes
-    )
-    window.label_manager = OneHead.of(window.label_manager)
-    return window
 
 
 def score_whole_cases(window: SlidingWindow, cases: WholeCases, check: Callable[[], None]) -> TaskScores:

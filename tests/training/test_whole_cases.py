@@ -15,7 +15,7 @@ from nnood.precision import autocast_for
 from nnood.safety import read_json
 from nnood.scores import sample_score
 from nnood.tasks import TaskSettings
-from nnood.training import whole_cases
+from nnood.training import fixed_anomalies, whole_cases
 from nnood.training.checkpoints import BEST, FINAL, load_checkpoint
 from nnood.training.recipes import RECIPES
 from nnood.training.train import train
@@ -84,8 +84,8 @@ def test_a_flat_case_is_planted_in_two_dimensions(store: CaseStore, monkeypatch:
         seen.append((image.ndim, foreground.ndim, donor.shape == image.shape, rest[1].spacing))
         return original(image, foreground, donor, *rest)
 
-    original = whole_cases.plant_fixed
-    monkeypatch.setattr(whole_cases, "plant_fixed", recorded)
+    original = fixed_anomalies.plant_fixed
+    monkeypatch.setattr(fixed_anomalies, "plant_fixed", recorded)
     list(whole(store, tasks=("fpi",)))
     is_flat = store.load_case(CASES[0])[0].shape[1] == 1
     assert set(seen) == {(3, 2, True, (2.0, 1.5)) if is_flat else (4, 3, True, (5.0, 2.0, 1.5))}

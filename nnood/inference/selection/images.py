@@ -16,7 +16,7 @@ from nnood.inference.members import Member
 from nnood.planning.storage import foreground_file
 from nnood.safety import digest_of, read_json
 from nnood.training.cross_validation import Fold
-from nnood.training.fixed_anomalies import fit_to, plant_fixed, seed_of, settings_from_image
+from nnood.training.fixed_anomalies import fit_to, plant_in_case, seed_of, settings_from_image
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 from nnood.training.validation import NORMAL, donor_of, spread_evenly
 
@@ -160,19 +160,12 @@ class ImageMaker:
         donor, _, donor_foreground = self._read(self.donor(case, task))
         for channel in self.relative:
             donor[channel] = _matched(donor[channel], donor_foreground, image[channel], foreground)
-        flat = geometry.dimensions == 2
-        spacing = geometry.spacing[::-1]
-        if flat:
-            image, foreground, donor, donor_foreground = image[:, 0], foreground[0], donor[:, 0], donor_foreground[0]
-        measured = settings_from_image(image, foreground, spacing, self.fractions)
+        values, body = (image[:, 0], foreground[0]) if geometry.dimensions == 2 else (image, foreground)
+        measured = settings_from_image(values, body, geometry.spacing[::-1], self.fractions)
         settings = dataclasses.replace(measured, lesions=self.lesions)
         donor = fit_to(donor, donor_foreground, image.shape[1:])
-        whole, body, other = (torch.from_numpy(np.ascontiguousarray(part)) for part in (image, foreground, donor))
-        planted, label = plant_fixed(whole, body, other, task, settings, seed)
-        values, truth = planted.numpy(), label.numpy() > 0
-        if flat:
-            values, truth, foreground = values[:, None], truth[None], foreground[None]
-        return values, geometry, truth, foreground
+        planted, label = plant_in_case(image, foreground, donor, task, settings, seed)
+        return planted.numpy(), geometry, label.numpy() > 0, foreground
 
     def _read(self, case: str) -> tuple[np.ndarray, Geometry, np.ndarray]:
         """Values, geometry and foreground (Z, Y, X) of a case."""
