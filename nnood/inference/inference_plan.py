@@ -11,8 +11,8 @@ from nnood.errors import UserError
 from nnood.inference.calibration import IDENTITY, Calibration, Threshold
 from nnood.inference.ensembling import COMBINATIONS, RANK_LEVELS
 from nnood.inference.members import Member, plans_digest
-from nnood.inference.plan_fields import number, numbers, parts, texts, typed
 from nnood.inference.postprocessing import Step
+from nnood.json_fields import number, numbers, parts, texts, typed
 from nnood.safety import read_json, sha256
 from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
 

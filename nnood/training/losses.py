@@ -1,9 +1,10 @@
-"""The loss on soft labels, and what it would be for a network that has learned nothing."""
+"""Losses that a recipe may name, and what cross-entropy would be for a network that has learned nothing."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from torch import nn
 from torch.nn import functional
 
@@ -14,6 +15,37 @@ class SoftBinaryCrossEntropy(nn.Module):
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Mean over all voxels."""
         return functional.binary_cross_entropy_with_logits(logits.float(), label.float())
+
+
+class DiceAndCrossEntropy(DC_and_BCE_loss):
+    """nnU-Net's Dice and binary cross-entropy of logits (B, 1, *S) with labels (B, 1, *S), computed in float32.
+
+    For one class and its background, this is the Dice and cross-entropy of stock nnU-Net: its two softmax outputs
+    differ by the one logit here.
+    """
+
+    def __init__(self, weight: float, *, batch_dice: bool, ddp: bool) -> None:
+        """Choose how both are summed.
+
+        Args:
+            weight: Of each of the two.
+            batch_dice: Whether Dice is of the whole batch rather than the mean over its images; nnU-Net plans this.
+            ddp: Whether several processes share the batch.
+        """
+        dice = {"batch_dice": batch_dice, "do_bg": True, "smooth": 1e-5, "ddp": ddp}
+        super().__init__({}, dice, weight_ce=weight, weight_dice=weight)
+
+    def forward(self, net_output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the negative Dice and the cross-entropy."""
+        return super().forward(net_output.float(), target.float())
+
+
+# From whether Dice is of whole batches, and whether several processes share one.
+LOSSES: dict[str, Callable[[bool, bool], nn.Module]] = {
+    "bce": lambda batch_dice, ddp: SoftBinaryCrossEntropy(),
+    "combo": lambda batch_dice, ddp: DiceAndCrossEntropy(0.5, batch_dice=batch_dice, ddp=ddp),
+    "dice_ce": lambda batch_dice, ddp: DiceAndCrossEntropy(1.0, batch_dice=batch_dice, ddp=ddp),
+}
 
 
 def downsample_label(label: torch.Tensor, shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:

@@ -14,6 +14,17 @@ from nnood.training.loading import load_patch
 from nnood.training.recipes import Recipe
 
 
+def recipe_settings(settings: TaskSettings, recipe: Recipe) -> TaskSettings:
+    """What a recipe's tasks must know: label, repetition and sizes are the recipe's."""
+    fractions, least = recipe.sizes or settings.fractions, settings.fractions[0]
+    return dataclasses.replace(
+        settings,
+        label=recipe.label,
+        repeat=recipe.repeat,
+        fractions=(max(fractions[0], least), max(fractions[1], least)),
+    )
+
+
 class Planter:
     """A recipe's mixture of tasks, with its donors and its randomness.
 
@@ -42,8 +53,8 @@ class Planter:
             device: Where to plant.
         """
         weights = {name: recipe.tasks.get(name, 1.0) for name in tasks}
-        own = dataclasses.replace(settings, label=recipe.label, repeat=recipe.repeat)
-        self._mixture = build_mixture(weights, own, normal=recipe.normal)
+        normal = recipe.normal / (1 - recipe.normal) * sum(weights.values())
+        self._mixture = build_mixture(weights, recipe_settings(settings, recipe), normal=normal)
         self._lenders = lenders
         self._patch_size = tuple(patch_size)
         self._device = device

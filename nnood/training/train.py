@@ -76,8 +76,8 @@ def train(
         dataset: Id or name.
         folds: Fold numbers, `all`, or `every`: each fold in turn, but those that are finished or being trained.
         roots: The three root folders.
-        configuration: The plan's default if None.
-        recipe: Name of a recipe.
+        configuration: The recipe's if None, or else the plan's default.
+        recipe: Name of a recipe, or a JSON file that holds one.
         tasks: In the place of the recipe's, in equal shares; the name of the members' folder says so.
         donors: Id or name of another preprocessed data set that lends all foreign patches; so does this.
         epochs: In the place of the recipe's.
@@ -99,8 +99,8 @@ def train(
     set_roots(roots)
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
-    configuration = choose_configuration(plans, configuration)
     chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations, whole_every)
+    configuration = choose_configuration(plans, configuration or chosen.configuration)
     if donors is not None:
         chosen = with_donors(chosen, donors, roots, plans, configuration)
     device = device or torch.device("cpu")

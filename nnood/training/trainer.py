@@ -23,7 +23,8 @@ from nnood.training.checkpoints import FINAL
 from nnood.training.fixed_anomalies import seed_of
 from nnood.training.held_out import HeldOut
 from nnood.training.loading import feed, normal_variation
-from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label
+from nnood.training.losses import LOSSES, downsample_label
+from nnood.training.optimisation import OPTIMISERS, SCHEDULES
 from nnood.training.planting import Planter
 from nnood.training.resumable import ResumableTrainer
 from nnood.training.settings import TrainingSettings
@@ -56,6 +57,7 @@ class NnoodTrainer(ResumableTrainer):
         recipe = self.settings.recipe
         self.num_epochs, self.num_iterations_per_epoch = recipe.epochs, recipe.iterations
         self.initial_lr, self.weight_decay = recipe.learning_rate, recipe.weight_decay
+        self.oversample_foreground_percent = recipe.foreground_share
         self.label_manager = OneHead.of(self.label_manager)
         folder = Path(self.preprocessed_dataset_folder_base)
         # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
@@ -96,17 +98,17 @@ class NnoodTrainer(ResumableTrainer):
     def _build_loss(self) -> nn.Module:
         """nnU-Net's deep supervision around a loss on soft labels."""
         wrapper = super()._build_loss()
-        wrapper.loss = SoftBinaryCrossEntropy()
+        wrapper.loss = LOSSES[self.settings.recipe.loss](self.configuration_manager.batch_dice, self.is_ddp)
         if len(wrapper.weight_factors) == 1:
             wrapper.weight_factors = (1.0,)  # nnU-Net gives the coarsest output none, even where it is the only one
         return wrapper
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW with a one-cycle schedule, stepped every iteration."""
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
+        """The recipe's, the schedule stepped every iteration."""
+        recipe = self.settings.recipe
+        optimiser = OPTIMISERS[recipe.optimiser](self.network.parameters(), self.initial_lr, self.weight_decay)
         steps = self.num_epochs * self.num_iterations_per_epoch
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.initial_lr, total_steps=steps + 1)
-        return optimizer, schedule
+        return optimiser, SCHEDULES[recipe.schedule](optimiser, self.initial_lr, steps)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, Any]:  # noqa: N802
         """nnU-Net's augmentation, with the rotation and mirroring that leave this anatomy normal."""
@@ -127,9 +129,12 @@ class NnoodTrainer(ResumableTrainer):
         """nnU-Net's loader and augmentation for training; the fixed patches for validation."""
         patch_size = self.configuration_manager.patch_size
         rotation, flat, initial, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        transforms = self.get_training_transforms(
-            patch_size, rotation, None, axes, flat, use_mask_for_norm=self.configuration_manager.use_mask_for_norm
-        )
+        if self.settings.recipe.augmentation == "none":
+            initial, transforms = patch_size, self.get_validation_transforms(None)
+        else:
+            transforms = self.get_training_transforms(
+                patch_size, rotation, None, axes, flat, use_mask_for_norm=self.configuration_manager.use_mask_for_norm
+            )
         training, validation = self.get_tr_and_val_datasets()
         loader = nnUNetDataLoader(
             training,

@@ -34,6 +34,19 @@ def number(content: dict[str, Any], key: str) -> float:
     return float(value)
 
 
+def integer(content: dict[str, Any], key: str) -> int:
+    """A whole number; raises as `typed` does."""
+    value = content[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{key} is {value!r}, expected a whole number")
+    return value
+
+
+def optional(read: Callable[[dict[str, Any], str], Part]) -> Callable[[dict[str, Any], str], Part | None]:
+    """An entry that may be null, or else is read by a function."""
+    return lambda content, key: None if content[key] is None else read(content, key)
+
+
 def numbers(content: dict[str, Any], key: str) -> tuple[float, ...]:
     """A list of numbers; raises as `typed` does."""
     return tuple(number({key: value}, key) for value in typed(content, key, list))
@@ -48,3 +61,9 @@ def texts(content: dict[str, Any], key: str) -> dict[str, str]:
     """Named texts; raises as `typed` does."""
     found = typed(content, key, dict)
     return {name: typed(found, name, str) for name in found}
+
+
+def shares(content: dict[str, Any], key: str) -> dict[str, float]:
+    """Named numbers; raises as `typed` does."""
+    found = typed(content, key, dict)
+    return {name: number({f"{key}: {name}": value}, f"{key}: {name}") for name, value in found.items()}

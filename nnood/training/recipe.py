@@ -1,0 +1,187 @@
+"""A recipe: everything that decides a training, besides the data and nnU-Net's plan."""
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nnood.json_fields import integer, number, numbers, optional, shares, typed
+from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
+from nnood.tasks import TASKS
+from nnood.tasks.labels import LABELS
+from nnood.training.losses import LOSSES
+from nnood.training.optimisation import OPTIMISERS, SCHEDULES
+from nnood.training.schemes import SCHEMES
+
+AUGMENTATIONS = ("nnunet", "none")
+PLANTING = ("online", "offline")
+# Folders carry the names of recipes; what a user changes of one is appended after -, + and @.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.]*(_[A-Za-z0-9.]+)*")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training and how its scores are read. What nnU-Net plans from the data is in no recipe.
+
+    That is: spacing, normalisation, patch size, topology and widths of the network, batch size, deep supervision.
+
+    Attributes:
+        name: By which a user asks for it; letters, digits, dots and single underscores.
+        summary: One line on what it is.
+        tasks: Task name to its share of the images with anomalies, relative to their sum.
+        citation: Where it is published.
+        notes: What nnood does otherwise than the publication, and why.
+        scheme: How folds are made (`nnood.training.schemes.SCHEMES`).
+        configuration: The one to train if the user names none; the plan's default if empty.
+        normal: Share of training images left normal, from 0 to 0.99.
+        repeat: Probability of one more anomaly in the image after each, up to four; None: as each task's paper has it.
+        sizes: Smallest and largest anomaly in training, as fractions of the foreground's box, but none smaller than
+            planned; None: as planned.
+        planting: `online`: new anomalies in every batch; `offline`: in each case once, before training.
+        donors: Name of another preprocessed data set that lends all foreign patches; if empty, cases of the same do.
+        label: What the network must say (`nnood.tasks.labels.LABELS`).
+        loss: By which it learns to (`nnood.training.losses.LOSSES`).
+        augmentation: `nnunet`: nnU-Net's, with the rotation and mirroring that leave the anatomy normal; or `none`.
+        foreground_share: Share of a batch's patches that surely hold foreground (nnU-Net: 0.33).
+        optimiser: One of `nnood.training.optimisation.OPTIMISERS`.
+        schedule: Of the learning rate, one of `nnood.training.optimisation.SCHEDULES`.
+        learning_rate: Peak of the schedule.
+        weight_decay: Of the optimiser.
+        epochs: Number of epochs.
+        iterations: Training steps per epoch.
+        validate_whole_every: Epochs from one validation on whole cases to the next; 0: never.
+        stop_at: Voxel average precision on patches with the training tasks at which training ends; None: it never does.
+        sample_score: From score map to sample score (`nnood.scores.SAMPLE_SCORES`), as long as no inference plan has
+            chosen another.
+    """
+
+    name: str
+    summary: str
+    tasks: dict[str, float]
+    citation: str = ""
+    notes: str = ""
+    scheme: str = "per_task"
+    configuration: str = ""
+    normal: float = 0.0
+    repeat: float | None = None
+    sizes: tuple[float, float] | None = None
+    planting: str = "online"
+    donors: str = ""
+    label: str = "flipped_gaussian"
+    loss: str = "bce"
+    augmentation: str = "nnunet"
+    foreground_share: float = 0.33
+    optimiser: str = "adamw"
+    schedule: str = "one_cycle"
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-5
+    epochs: int = 1000
+    iterations: int = 250
+    validate_whole_every: int = 50
+    stop_at: float | None = None
+    sample_score: str = DEFAULT_SAMPLE_SCORE
+
+    def __post_init__(self) -> None:
+        _check_tasks(self.tasks)
+        for key, known in _CHOICES.items():
+            if getattr(self, key) not in known:
+                raise ValueError(f"{key} is {getattr(self, key)!r}, expected one of {', '.join(known)}")
+        for key, (low, high) in _RANGES.items():
+            value = getattr(self, key)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{key} is {value:g}, expected {_range(low, high)}")
+        if self.learning_rate == 0:
+            raise ValueError("learning_rate is 0, expected a number above 0")
+        if self.sizes is not None and not 0 < self.sizes[0] <= self.sizes[1] <= 1:
+            raise ValueError(f"sizes is {list(self.sizes)}, expected two fractions, 0 < smallest <= largest <= 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready content."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Recipe":
+        """Read a recipe back; what is left out has the value that it has by default.
+
+        Raises:
+            KeyError: If a key is missing that has no default.
+            TypeError: If a value is of another type; the message names the key.
+            ValueError: If there is an unknown key, or a value that cannot be; the message names the key.
+        """
+        known = {entry.name: entry for entry in fields(cls)}
+        unknown = sorted(set(content) - set(known))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no key of a recipe; known are {', '.join(known)}")
+        for key in ("name", "summary", "tasks"):
+            if key not in content:
+                raise KeyError(key)
+        return cls(**{key: _READERS[known[key].type](content, key) for key in content})
+
+
+def _check_tasks(tasks: dict[str, float]) -> None:
+    for task, share in tasks.items():
+        if task not in TASKS:
+            raise ValueError(f"tasks names {task!r}, which does not exist; known are {', '.join(TASKS)}")
+        if not 0 <= share < _LARGEST:
+            raise ValueError(f"tasks gives {task} the share {share:g}, expected {_range(0, _LARGEST)}")
+    if not sum(tasks.values()):
+        raise ValueError(f"tasks is {tasks}, expected at least one task with a share above 0")
+
+
+def check_name(name: str) -> None:
+    """Check the name of a recipe of a user's.
+
+    Raises:
+        ValueError: If a folder of results could not carry it.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"name is {name!r}, expected letters, digits, dots and single underscores")
+
+
+_CHOICES: dict[str, Collection[str]] = {
+    "scheme": SCHEMES,
+    "planting": PLANTING,
+    "label": LABELS,
+    "loss": LOSSES,
+    "augmentation": AUGMENTATIONS,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "sample_score": SAMPLE_SCORES,
+}
+_LARGEST = 1e9
+_RANGES = {
+    "normal": (0.0, 0.99),
+    "repeat": (0.0, 1.0),
+    "foreground_share": (0.0, 1.0),
+    "learning_rate": (0.0, _LARGEST),
+    "weight_decay": (0.0, _LARGEST),
+    "epochs": (1.0, _LARGEST),
+    "iterations": (1.0, _LARGEST),
+    "validate_whole_every": (0.0, _LARGEST),
+    "stop_at": (0.0, 1.0),
+}
+
+
+def _range(low: float, high: float) -> str:
+    return f"a number of {low:g} or more" if high == _LARGEST else f"a number from {low:g} to {high:g}"
+
+
+def _text(content: dict[str, Any], key: str) -> str:
+    return typed(content, key, str)
+
+
+def _pair(content: dict[str, Any], key: str) -> tuple[float, float]:
+    values = numbers(content, key)
+    if len(values) != 2:
+        raise TypeError(f"{key} is {content[key]!r}, expected two numbers")
+    return values[0], values[1]
+
+
+_READERS: dict[Any, Callable[[dict[str, Any], str], Any]] = {
+    str: _text,
+    int: integer,
+    float: number,
+    float | None: optional(number),
+    dict[str, float]: shares,
+    tuple[float, float] | None: optional(_pair),
+}
