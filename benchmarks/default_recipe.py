@@ -27,29 +27,49 @@ def shares(*tasks: str) -> dict[str, float]:
 
 # Many-tasks' deformations and intensities; its foreign patches in MOOD22's shapes, with hard and smooth edges.
 START = dataclasses.replace(NNOOD, name="start", tasks=shares(*MOOD22, *OWN), normal=0.2, repeat=0.5)
+# The winner of the first round, in which mixtures were tried.
+BROAD = dataclasses.replace(
+    START,
+    name="tasks_broad",
+    tasks=shares(*MOOD22, *OWN, "fpi", "pii", "nsa", "poisson_inter", "random_shape", "autoseg", "cutout"),
+)
 
-CHANGES: dict[str, dict[str, object]] = {
-    "start": {},
-    "tasks_many": {"tasks": shares(*MANY_TASKS)},
-    "tasks_mood22": {"tasks": shares(*MOOD22)},
-    "tasks_first": {"tasks": shares("smooth_intensity", "mood22_smooth", "dag", "source")},
-    "tasks_broad": {
-        "tasks": shares(*MOOD22, *OWN, "fpi", "pii", "nsa", "poisson_inter", "random_shape", "dag", "cutout")
-    },
-    "tasks_foreign": {"tasks": shares(*MOOD22, "nsa", "poisson_inter", "dag", "autoseg")},
-    "tasks_noisy": {"tasks": shares(*MOOD22, *OWN, "random_shape", "random_shape")},
-    "tasks_poisson": {"tasks": shares(*MOOD22, *OWN, "poisson_inter", "nsa")},
-    "normal_none": {"normal": 0.0},
-    "normal_half": {"normal": 0.5},
-    "anomalies_one": {"repeat": 0.0},
-    "anomalies_many": {"repeat": 0.8},
-    "rate_low": {"learning_rate": 1e-3},
-    "rate_high": {"learning_rate": 1e-2},
-    "label_binary": {"label": "binary"},
-}
+ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
+    (
+        START,
+        {
+            "start": {},
+            "tasks_many": {"tasks": shares(*MANY_TASKS)},
+            "tasks_mood22": {"tasks": shares(*MOOD22)},
+            "tasks_first": {"tasks": shares("smooth_intensity", "mood22_smooth", "dag", "source")},
+            "tasks_broad": {"tasks": BROAD.tasks},
+            "tasks_foreign": {"tasks": shares(*MOOD22, "nsa", "poisson_inter", "dag", "autoseg")},
+        },
+    ),
+    (
+        BROAD,
+        {
+            "normal_none": {"normal": 0.0},
+            "normal_half": {"normal": 0.5},
+            "anomalies_one": {"repeat": 0.0},
+            "anomalies_many": {"repeat": 0.8},
+            "sizes_small": {"sizes": (0.1, 0.35)},
+            "sizes_large": {"sizes": (0.25, 0.9)},
+            "rate_low": {"learning_rate": 1e-3},
+            "rate_high": {"learning_rate": 1e-2},
+            "label_binary": {"label": "binary"},
+            "label_weight": {"label": "weight"},
+            "loss_combo": {"loss": "combo"},
+            "loss_dice_ce": {"loss": "dice_ce"},
+            "augmentation_none": {"augmentation": "none"},
+            "foreground_all": {"foreground_share": 1.0},
+        },
+    ),
+)
 VARIANTS: dict[str, Recipe] = {
-    name: dataclasses.replace(START, name=name, **change)  # type: ignore[arg-type]
-    for name, change in CHANGES.items()
+    name: dataclasses.replace(base, name=name, **change)  # type: ignore[arg-type]
+    for base, changes in ROUNDS
+    for name, change in changes.items()
 }
 
 
@@ -62,8 +82,8 @@ def main() -> None:
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--features", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()

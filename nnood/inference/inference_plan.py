@@ -15,6 +15,8 @@ from nnood.inference.postprocessing import Step
 from nnood.json_fields import number, numbers, parts, texts, typed
 from nnood.safety import read_json, sha256
 from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
+from nnood.training.recipe import Recipe
+from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 PLAN_FILE = "inference_plan.json"
 SCHEMA_VERSION = 1
@@ -202,7 +204,11 @@ def load_plan(file: Path) -> InferencePlan:
 
 
 def default_plan(members: Sequence[Member]) -> InferencePlan:
-    """The plan of those who have none: the plain mean of the members, neither post-processed nor calibrated."""
+    """The plan of those who have none: the plain mean of the members, neither post-processed nor calibrated.
+
+    The sample score is that of the members' recipe; nnood's default where their recipes disagree.
+    """
+    scores = {_recipe_of(member).sample_score for member in members}
     planned = tuple(
         PlannedMember(member.folder.name, member.fold, member.file.name, sha256(member.file)) for member in members
     )
@@ -211,12 +217,20 @@ def default_plan(members: Sequence[Member]) -> InferencePlan:
         members=planned,
         combination="mean",
         steps=(),
-        sample_score=DEFAULT_SAMPLE_SCORE,
+        sample_score=scores.pop() if len(scores) == 1 else DEFAULT_SAMPLE_SCORE,
         within_foreground=False,
         calibration=IDENTITY,
         thresholds=(),
         plans={member.folder.name: plans_digest(member.plans, member.configuration) for member in members},
     )
+
+
+def _recipe_of(member: Member) -> Recipe:
+    file = member.file.parent / SETTINGS_FILE
+    try:
+        return TrainingSettings.from_dict(read_json(file)).recipe
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is not of this version of nnood or was changed ({error}); bring it back.") from error
 
 
 def _check_keys(content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from nnood.plan import CASE_LIST_FILE, PLANS_FILE, NnoodPlan
 from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import read_json
 from nnood.tasks import TASKS
-from nnood.training.recipes import Recipe
+from nnood.training.recipe import Recipe
 
 
 def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:

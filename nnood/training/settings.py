@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnood.training.cross_validation import Fold
-from nnood.training.recipes import Recipe
+from nnood.training.recipe import Recipe
 
 SETTINGS_FILE = "settings.json"
 

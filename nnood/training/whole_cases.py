@@ -10,7 +10,7 @@ from nnood.inference.sliding_window import SlidingWindow
 from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings
 from nnood.training.fixed_anomalies import fit_to, plant_in_case, seed_of, settings_from_image
-from nnood.training.recipes import Recipe
+from nnood.training.recipe import Recipe
 from nnood.training.validation import NORMAL, TaskScores, donor_of, spread_evenly
 
 MOST_CASES = 12
