@@ -15,6 +15,7 @@ COMMANDS = (
     "plan_and_preprocess",
     "cross_validation",
     "tasks",
+    "recipes",
     "train",
     "find_best_configuration",
     "predict",

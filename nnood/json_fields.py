@@ -31,7 +31,10 @@ def number(content: dict[str, Any], key: str) -> float:
     value = content[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{key} is {value!r}, expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise TypeError(f"{key} is a whole number of hundreds of digits, expected a smaller one") from None
 
 
 def integer(content: dict[str, Any], key: str) -> int:

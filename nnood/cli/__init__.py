@@ -3,6 +3,7 @@
 from nnood.cli.data import convert, cross_validation, plan_and_preprocess, tasks
 from nnood.cli.evaluation import evaluate, make_benchmark, report
 from nnood.cli.prediction import apply_postprocessing, ensemble, predict
+from nnood.cli.recipes import recipes
 from nnood.cli.selection import find_best_configuration
 from nnood.cli.training import demo, train
 
@@ -17,6 +18,7 @@ __all__ = [
     "make_benchmark",
     "plan_and_preprocess",
     "predict",
+    "recipes",
     "report",
     "tasks",
     "train",

@@ -82,8 +82,8 @@ def cross_validation() -> None:
         "nnood_cross_validation -d 101 -r many_tasks_1of5 --groups 'patient[0-9]+'",
     )
     parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
-    parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe")
-    parser.add_argument("--scheme", help="per_task, leave_task_out or paired(N); the recipe's if left out")
+    parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe, or a JSON file that holds one")
+    parser.add_argument("--scheme", help="per_task, single_task, leave_task_out or paired(N); the recipe's if left out")
     parser.add_argument("--tasks", type=names, default=[], metavar="TASK,...", help="instead of the recipe's")
     parser.add_argument("--folds", type=positive, metavar="N", help="over cases; five if left out")
     parser.add_argument(

@@ -49,13 +49,14 @@ def make_benchmark() -> None:
     parser.add_argument("--per_kind", type=positive, default=20, help="anomalous cases of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     parser.add_argument("--fold", type=int, help="take the cases that this fold left out, instead of imagesTs")
-    parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe that the fold is of")
+    parser.add_argument("-r", dest="recipe", default="nnood", help="recipe that the fold is of: its name or JSON file")
     parser.add_argument("--masks", type=Path, help="folder of masks of real lesions, for the kind lesions")
     parser.add_argument("--foreign", metavar="DATASET", help="data set of another body part, for the kind foreign")
     add_processes(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.evaluation.benchmark.sets import make_benchmark
+        from nnood.training.recipes import recipe_name
 
         rows = make_benchmark(
             arguments.dataset,
@@ -64,7 +65,7 @@ def make_benchmark() -> None:
             kinds=arguments.kinds,
             seed=arguments.seed,
             fold=arguments.fold,
-            recipe=arguments.recipe,
+            recipe=recipe_name(arguments.recipe),
             per_kind=arguments.per_kind,
             masks=arguments.masks,
             foreign=arguments.foreign,

@@ -21,7 +21,7 @@ def predict() -> None:
         "-f", dest="folds", nargs="+", default=[], metavar="FOLD", help="every finished one if left out"
     )
     parser.add_argument("-c", dest="configuration", help="may be left out if one was trained")
-    parser.add_argument("-r", dest="recipe", help="may be left out if one was trained")
+    parser.add_argument("-r", dest="recipe", help="name or JSON file; may be left out if one was trained")
     parser.add_argument("--checkpoint", choices=("best", "final"), help="which of each fold; the best if left out")
     parser.add_argument(
         "--plan", type=Path, metavar="FILE", help="inference plan to follow, instead of the data set's own"
@@ -34,11 +34,12 @@ def predict() -> None:
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.inference.predict import find_model, predict
         from nnood.precision import choose_device
+        from nnood.training.recipes import recipe_name
 
         planned = find_model(
             roots,
             dataset=arguments.dataset,
-            recipe=arguments.recipe,
+            recipe=arguments.recipe and recipe_name(arguments.recipe),
             configuration=arguments.configuration,
             folds=arguments.folds,
             checkpoint=arguments.checkpoint and f"checkpoint_{arguments.checkpoint}.pth",

@@ -15,7 +15,14 @@ def find_best_configuration() -> None:
         "nnood_find_best_configuration -d 101",
     )
     parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
-    parser.add_argument("-r", dest="recipes", nargs="+", default=[], metavar="RECIPE", help="all trained if left out")
+    parser.add_argument(
+        "-r",
+        dest="recipes",
+        nargs="+",
+        default=[],
+        metavar="RECIPE",
+        help="names or JSON files; all trained if left out",
+    )
     parser.add_argument(
         "-c", dest="configurations", nargs="+", default=[], metavar="CONFIGURATION", help="all trained if left out"
     )
@@ -37,11 +44,12 @@ def find_best_configuration() -> None:
         from nnood.inference.selection.find_best import find_best_configuration
         from nnood.inference.selection.report import format_candidates
         from nnood.precision import choose_device
+        from nnood.training.recipes import recipe_name
 
         plan = find_best_configuration(
             arguments.dataset,
             roots,
-            recipes=arguments.recipes,
+            recipes=[recipe_name(recipe) for recipe in arguments.recipes],
             configurations=arguments.configurations,
             folds=arguments.folds,
             checkpoint=f"checkpoint_{arguments.checkpoint}.pth",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
 from nnood.json_fields import integer, number, numbers, optional, shares, typed
@@ -17,6 +18,8 @@ AUGMENTATIONS = ("nnunet", "none")
 PLANTING = ("online", "offline")
 # Folders carry the names of recipes; what a user changes of one is appended after -, + and @.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.]*(_[A-Za-z0-9.]+)*")
+LONGEST_NAME = 60  # file systems allow folders 255 characters, and the names of configuration and tasks are appended
+ENDING = ".json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Recipe:
         for key, (low, high) in _RANGES.items():
             value = getattr(self, key)
             if value is not None and not low <= value <= high:
-                raise ValueError(f"{key} is {value:g}, expected {_range(low, high)}")
+                raise ValueError(f"{key} is {value}, expected {_range(low, high)}")
         if self.learning_rate == 0:
             raise ValueError("learning_rate is 0, expected a number above 0")
         if self.sizes is not None and not 0 < self.sizes[0] <= self.sizes[1] <= 1:
@@ -111,7 +114,7 @@ class Recipe:
         known = {entry.name: entry for entry in fields(cls)}
         unknown = sorted(set(content) - set(known))
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no key of a recipe; known are {', '.join(known)}")
+            raise ValueError(f"{unknown[0]!r} is no key of a recipe; {_meant(unknown[0], known)}")
         for key in ("name", "summary", "tasks"):
             if key not in content:
                 raise KeyError(key)
@@ -121,21 +124,31 @@ class Recipe:
 def _check_tasks(tasks: dict[str, float]) -> None:
     for task, share in tasks.items():
         if task not in TASKS:
-            raise ValueError(f"tasks names {task!r}, which does not exist; known are {', '.join(TASKS)}")
-        if not 0 <= share < _LARGEST:
-            raise ValueError(f"tasks gives {task} the share {share:g}, expected {_range(0, _LARGEST)}")
-    if not sum(tasks.values()):
-        raise ValueError(f"tasks is {tasks}, expected at least one task with a share above 0")
+            raise ValueError(f"tasks names {task!r}, which does not exist; {_meant(task, TASKS)}")
+        if not 0 < share < _LARGEST:  # a fold may train on any of the tasks alone
+            raise ValueError(f"tasks gives {task} the share {share}, expected a number above 0, or the task left out")
+    if not tasks:
+        raise ValueError("tasks is empty, expected at least one task with its share")
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """What to advise for a name that does not exist."""
+    close = get_close_matches(name, known, n=1)
+    return f"the closest known one is {close[0]!r}" if close else f"known are {', '.join(known)}"
 
 
 def check_name(name: str) -> None:
     """Check the name of a recipe of a user's.
 
     Raises:
-        ValueError: If a folder of results could not carry it.
+        ValueError: If a folder of results could not carry it, or it would be taken for a file.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"name is {name!r}, expected letters, digits, dots and single underscores")
+    if name.endswith(ENDING):
+        raise ValueError(f"name is {name!r}, expected one that does not end with {ENDING} as files do")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"name has {len(name)} characters, expected {LONGEST_NAME} at most")
 
 
 _CHOICES: dict[str, Collection[str]] = {

@@ -112,7 +112,8 @@ def paired(case_folds: Sequence[CaseFold], tasks: tuple[str, ...], *, trained: i
     if len(tasks) != len(case_folds):
         raise UserError(
             f"The scheme paired({trained}) needs as many tasks as case folds, but there are {len(tasks)} task(s) and "
-            f"{len(case_folds)} case folds; choose other tasks or another number of folds."
+            f"{len(case_folds)} case folds; change the recipe's tasks or scheme, or make another number of case folds "
+            "(nnood_cross_validation --folds N)."
         )
     if trained >= len(tasks):
         raise UserError(
