@@ -7,6 +7,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
+from nnood.views import network_channels
+
 
 class OneHead(LabelManager):
     """nnU-Net's label manager for {background, foreground} data whose network puts out one score per voxel."""
@@ -27,7 +29,7 @@ def build_network(configuration: ConfigurationManager, channels: int, *, deep_su
 
     Args:
         configuration: nnU-Net's configuration.
-        channels: Input channels.
+        channels: Of the images.
         deep_supervision: Whether all resolutions are put out, as a list, or the full one only.
     """
     kwargs: dict[str, Any] = configuration.network_arch_init_kwargs
@@ -35,7 +37,7 @@ def build_network(configuration: ConfigurationManager, channels: int, *, deep_su
         configuration.network_arch_class_name,
         kwargs,
         configuration.network_arch_init_kwargs_req_import,
-        channels,
+        network_channels(configuration, channels),
         1,
         allow_init=True,
         deep_supervision=deep_supervision,

@@ -19,6 +19,7 @@ from nnood.planning.preprocessor import preprocess
 from nnood.planning.storage import FOREGROUND_FOLDER
 from nnood.planning.survey import SURVEY_FOLDER, extract_fingerprint, survey
 from nnood.safety import read_json, remove_leftovers, write_json
+from nnood.views import SLABS, VIEWS_KEY, refuse_slabs_of_images
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,13 @@ def plan_and_preprocess(
     chosen = tuple(configurations) or (default_configuration(plans),)
     unknown = [name for name in chosen if name not in plans["configurations"]]
     if unknown:
+        refuse_slabs_of_images(plans, unknown[0])
         raise UserError(
             f"{raw.name} has no configuration {unknown[0]!r}; there are {', '.join(plans['configurations'])}."
         )
-    measured = {name: preprocess(raw, folder, plans, name, processes=processes) for name in chosen}
-    measured = {**_earlier(folder, plans), **measured}
+    stored = {name: "3d_fullres" if name == SLABS else name for name in chosen}  # 2.5d shares its cases
+    made = {name: preprocess(raw, folder, plans, name, processes=processes) for name in dict.fromkeys(stored.values())}
+    measured = {**_earlier(folder, plans), **{name: made[stored[name]] for name in chosen}}
     masks = raw.overrides.lesion_masks
     lesions = prepare_lesions(masks, folder, processes=processes) if masks else ""
     plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason, lesions).to_dict()
@@ -101,7 +104,8 @@ def describe_plans(folder: Path) -> str:
         done = "preprocessed" if name in plan.configurations else "planned only"
         spacing = " x ".join(f"{value:.3g}" for value in values["spacing"])
         patch = " x ".join(map(str, values["patch_size"]))
-        lines.append(f"{name} ({done}{default}): patch {patch}, batch {values['batch_size']}, spacing {spacing}")
+        sides = f", seen along {len(values[VIEWS_KEY])} of 3 axes" if VIEWS_KEY in values else ""
+        lines.append(f"{name} ({done}{default}): patch {patch}, batch {values['batch_size']}, spacing {spacing}{sides}")
     low, high = plan.anomaly_size
     lines.append(
         f"Anomalies: {low:.0%} to {high:.0%} of the foreground's extent; "

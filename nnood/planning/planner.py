@@ -1,4 +1,4 @@
-"""nnU-Net's experiment planner, told that there is one output channel and no cascade."""
+"""nnU-Net's experiment planner, told that there is one output channel and no cascade, and asked for 2.5d too."""
 
 import contextlib
 import io
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
@@ -19,8 +20,10 @@ from nnood.paths import NNUNET_VARIABLES
 from nnood.plan import PLANS_NAME
 from nnood.planning.storage import foreground_file
 from nnood.safety import plain, write_json
+from nnood.views import SLABS, VIEWS_KEY
 
-CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")
+CONFIGURATIONS = ("2d", SLABS, "3d_lowres", "3d_fullres")
+SLICES = 3
 # nnU-Net lets a batch cover 5 % of the data at most, which is fewer than two images of a small data set. Here every
 # image gets new anomalies each time, and the cases of a batch lend each other patches: four may be in it.
 MIN_CASES_IN_BATCH = 4
@@ -91,6 +94,8 @@ def plan_configurations(
         try:
             # Lists in place of tuples, so that plans compare equal with those that are read back from the disk.
             plans = plain(planner.plan_experiment())
+            if "3d_fullres" in plans["configurations"]:
+                plans["configurations"][SLABS] = _plan_slabs(planner, plans["configurations"]["3d_fullres"])
         except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
             shape = np.median(planner.dataset_fingerprint["shapes_after_crop"], axis=0).astype(int).tolist()
             raise UserError(
@@ -103,6 +108,30 @@ def plan_configurations(
     for configuration in plans["configurations"].values():
         configuration.pop("next_stage", None)
     return plans
+
+
+def _plan_slabs(planner: ExperimentPlanner, volumes: dict[str, Any]) -> dict[str, Any]:
+    """Let nnU-Net plan a network for slices of the cases that 3d_fullres stores: the 2.5d configuration.
+
+    Flat volumes are seen from the front only. Others are seen from all sides by one network, for which no direction
+    differs from the others, and its patch has room for the largest slice.
+
+    Args:
+        planner: After it planned the others.
+        volumes: What it planned for 3d_fullres.
+    """
+    spacing, shape, patch_size = (volumes[key] for key in ("spacing", "median_image_size_in_voxels", "patch_size"))
+    is_flat = max(spacing[0] / max(spacing[1:]), max(patch_size) / patch_size[0]) > ANISO_THRESHOLD
+    if is_flat:
+        views, edges, size = [0], spacing[1:], shape[1:]
+    else:
+        views, edges, size = [0, 1, 2], [float(np.median(spacing))] * 2, [max(shape[:2]), max(shape[1:])]
+    voxels = float(np.prod(shape)) * planner.dataset_json["numTraining"]
+    planned = planner.get_plans_for_configuration(edges, size, volumes["data_identifier"], voxels, {})
+    recursive_fix_for_json_export(planned)
+    own = {key: planned[key] for key in ("architecture", "batch_size")}
+    patch = {"patch_size": [SLICES, *planned["patch_size"]], "batch_dice": True, VIEWS_KEY: views}
+    return plain({**volumes, **own, **patch})
 
 
 def default_configuration(plans: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import read_json
 from nnood.tasks import TASKS
 from nnood.training.recipe import Recipe
+from nnood.views import refuse_slabs_of_images
 
 
 def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
@@ -26,18 +27,22 @@ def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
     return read_json(file)
 
 
-def choose_configuration(plans: dict[str, Any], wanted: str | None) -> str:
-    """The wanted configuration, or the plan's default.
+def choose_configuration(plans: dict[str, Any], wanted: str | None, recipe: Recipe | None = None) -> str:
+    """The wanted configuration, or else the recipe's, or else the plan's default.
 
     Raises:
-        UserError: If it has not been preprocessed.
+        UserError: If it has not been preprocessed, or is 2.5d and the images are 2D.
     """
     plan = NnoodPlan.from_dict(plans["nnood"])
+    asker = ""
+    if recipe is not None and recipe.configuration and not wanted:
+        wanted, asker = recipe.configuration, f", which the recipe {recipe.name} asks for (its key configuration)"
     chosen = wanted or plan.default_configuration
     if chosen not in plan.configurations:
         name = plans["dataset_name"]
+        refuse_slabs_of_images(plans, chosen, asker)
         raise UserError(
-            f"{name} has no preprocessed configuration {chosen!r}; there are {', '.join(plan.configurations)}. "
+            f"{name} has no preprocessed configuration {chosen!r}{asker}; there are {', '.join(plan.configurations)}. "
             f"Make it with nnood_plan_and_preprocess -d {name} -c {chosen} if it is planned."
         )
     return chosen

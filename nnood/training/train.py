@@ -100,7 +100,7 @@ def train(
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
     chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations, whole_every)
-    configuration = choose_configuration(plans, configuration or chosen.configuration)
+    configuration = choose_configuration(plans, configuration, chosen)
     if donors is not None:
         chosen = with_donors(chosen, donors, roots, plans, configuration)
     device = device or torch.device("cpu")

@@ -101,7 +101,7 @@ def test_large_images_get_no_cascade(planned: Roots) -> None:
     write_json(folder / "dataset_fingerprint.json", fingerprint)
     raw = load_dataset(NAME, planned)
     plans = plan_configurations(raw, folder, gpu_memory_target=8.0, base_features=32)
-    assert set(plans["configurations"]) == {"2d", "3d_lowres", "3d_fullres"}
+    assert set(plans["configurations"]) == {"2d", "2.5d", "3d_lowres", "3d_fullres"}
     assert "stage" not in str(plans["configurations"]).replace("n_stages", "").replace("per_stage", "")
 
 
@@ -158,7 +158,7 @@ def test_a_removed_case_is_refused(planned: Roots) -> None:
 
 def test_unknown_configuration_is_refused(planned: Roots) -> None:
     before = plans_of(planned)
-    with pytest.raises(UserError, match=r"no configuration '4d'; there are 2d, 3d_fullres"):
+    with pytest.raises(UserError, match=r"no configuration '4d'; there are 2d, 2.5d, 3d_fullres"):
         plan_and_preprocess(NAME, planned, configurations=("4d",))
     assert plans_of(planned) == before
 
