@@ -18,7 +18,8 @@ class CaseStore(nnUNetDatasetBlosc2):
     """nnU-Net's data set of Blosc2 arrays, without pickles.
 
     `folder/CASE.b2nd` is the image (C, Z, Y, X) float32, `folder/CASE_seg.b2nd` the foreground (1, Z, Y, X) int16 (-1
-    outside of the image's non-zero region), `folder/properties/CASE.npy` (N, 4) sampled foreground positions.
+    outside of the image's non-zero region), `folder/properties/CASE.npy` (N, 4) sampled foreground positions. Where
+    anomalies were planted beforehand, they are a second channel of the segmentation and the positions are theirs.
     """
 
     def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
@@ -61,8 +62,8 @@ def save_case(
         folder: The configuration's folder.
         case: Case name.
         image: Preprocessed values (C, Z, Y, X).
-        foreground: Preprocessed mask (1, Z, Y, X) with -1, 0, 1.
-        locations: Sampled foreground positions (N, 4).
+        foreground: Preprocessed mask (1, Z, Y, X) with -1, 0, 1; (2, Z, Y, X) if that of anomalies follows.
+        locations: Sampled positions (N, 4) of the foreground, or of the anomaly.
         patch_size: Of the configuration; the chunks follow it.
 
     Raises:
