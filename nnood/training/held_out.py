@@ -10,6 +10,7 @@ from nnood.tasks import TaskSettings
 from nnood.training.settings import TrainingSettings
 from nnood.training.validation import FixedPatches
 from nnood.training.whole_cases import WholeCases
+from nnood.views import View
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +20,12 @@ class HeldOut:
     Attributes:
         store: The held-out cases.
         training: Says fold and recipe.
-        settings: What the plan knows of the data.
+        settings: What the plan knows of the data, as it is stored.
         dataset: Name of the data set.
         patch_size: Of the configuration.
         batch_size: Patches per batch; decides nothing else.
         first_spacing: Of the stored cases' first axis, in mm, if the configuration's patches lack that axis.
+        views: From where networks see cases.
         device: Where to plant anomalies in patches.
     """
 
@@ -34,6 +36,7 @@ class HeldOut:
     patch_size: Sequence[int]
     batch_size: int
     first_spacing: float
+    views: Sequence[View]
     device: torch.device
 
     @property
@@ -56,6 +59,7 @@ class HeldOut:
             donors=self._donors(),
             patch_size=self.patch_size,
             batch_size=self.batch_size,
+            views=self.views,
             device=self.device,
         )
 

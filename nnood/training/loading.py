@@ -13,6 +13,8 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
+from nnood.training.turned import TurnedStore, seen_from
+from nnood.views import View
 
 
 def normal_variation(
@@ -33,7 +35,31 @@ def normal_variation(
     return (-limit, limit), tuple(sorted(axis for axis in stored if axis >= 0))
 
 
-def feed(loader: nnUNetDataLoader, device: torch.device, seed: int) -> Any:
+class AlternatingLoader:
+    """Batches of one of several loaders each, drawn anew for each batch; they say which one, as `view`."""
+
+    def __init__(self, loaders: Sequence[nnUNetDataLoader]) -> None:
+        """Take turns.
+
+        Args:
+            loaders: One per view, in their order.
+        """
+        self._loaders = list(loaders)
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Tell the loaders in which worker they are."""
+        for loader in self._loaders:
+            loader.set_thread_id(thread_id)
+
+    def __iter__(self) -> "AlternatingLoader":
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        number = int(np.random.randint(len(self._loaders))) if len(self._loaders) > 1 else 0
+        return {**next(self._loaders[number]), "view": number}
+
+
+def feed(loader: AlternatingLoader, device: torch.device, seed: int) -> Any:
     """Worker processes beside a GPU; this process on a CPU, where others would only compete with the network.
 
     Args:
@@ -71,7 +97,10 @@ def box_around(middle: Sequence[int] | np.ndarray, size: Sequence[int], shape: S
 
 
 def load_patch(
-    store: CaseStore, case: str, patch_size: Sequence[int], generator: np.random.Generator | None = None
+    store: CaseStore | TurnedStore,
+    case: str,
+    patch_size: Sequence[int],
+    generator: np.random.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One patch of a stored case, padded with zeros beyond the image.
 
@@ -98,3 +127,22 @@ def load_patch(
     image = torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()
     mask = torch.from_numpy(crop_and_pad_nd(segmentation, box, -1)[0] == 1)
     return (image[:, 0], mask[0]) if len(patch_size) == 2 else (image, mask)
+
+
+def load_seen(
+    store: CaseStore, case: str, patch_size: Sequence[int], view: View, generator: np.random.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`load_patch` from some side, as the network sees it.
+
+    Args:
+        store: Where the case lies.
+        case: Its name.
+        patch_size: Of the configuration.
+        view: From where to look.
+        generator: As for `load_patch`.
+
+    Returns:
+        Image (C, *S) float32 and foreground (*S) boolean; of a slab, its slices as channels and the middle one's.
+    """
+    image, mask = load_patch(seen_from(store, view), case, patch_size, generator)
+    return view.fold(image), view.middle(mask)

@@ -10,8 +10,9 @@ import torch
 from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings, build_mixture
 from nnood.tasks.donors import BANK_SIZE, Donors
-from nnood.training.loading import load_patch
-from nnood.training.recipes import Recipe
+from nnood.training.loading import load_seen
+from nnood.training.recipe import Recipe
+from nnood.views import View
 
 
 def recipe_settings(settings: TaskSettings, recipe: Recipe) -> TaskSettings:
@@ -26,7 +27,7 @@ def recipe_settings(settings: TaskSettings, recipe: Recipe) -> TaskSettings:
 
 
 class Planter:
-    """A recipe's mixture of tasks, with its donors and its randomness.
+    """A recipe's mixture of tasks, with its randomness and, per view, its donors.
 
     Attributes:
         failed: Anomalies that could not be planted since the last `start_epoch`.
@@ -40,6 +41,7 @@ class Planter:
         *,
         lenders: CaseStore | None,
         patch_size: Sequence[int],
+        views: Sequence[View],
         device: torch.device,
     ) -> None:
         """Build the mixture.
@@ -47,54 +49,63 @@ class Planter:
         Args:
             recipe: Says shares, label and repetition.
             tasks: Names of the fold's training tasks.
-            settings: What the plan knows of the data.
+            settings: What the plan knows of the data, as it is stored.
             lenders: Cases of another data set that lend all foreign patches, or None.
             patch_size: Of the configuration.
+            views: From where its networks see cases.
             device: Where to plant.
         """
         weights = {name: recipe.tasks.get(name, 1.0) for name in tasks}
         normal = recipe.normal / (1 - recipe.normal) * sum(weights.values())
-        self._mixture = build_mixture(weights, recipe_settings(settings, recipe), normal=normal)
+        known = recipe_settings(settings, recipe)
+        self._views = tuple(views)
+        self._mixtures = [build_mixture(weights, view.settings(known), normal=normal) for view in self._views]
         self._lenders = lenders
         self._patch_size = tuple(patch_size)
         self._device = device
-        self._donors = Donors()
+        self._donors = [Donors() for _ in self._views]
         # On the CPU, whatever the device: the draws are few, and the anomalies are the same everywhere.
         self._generator = torch.Generator()
         self.failed = 0
 
     def start_epoch(self, seed: int) -> None:
-        """Begin anew from a seed: an empty bank of donors or, if there are lenders, new patches of theirs."""
-        self._donors = Donors(external=self._external_patches(seed))
+        """Begin anew from a seed: empty banks of donors or, if there are lenders, new patches of theirs."""
+        generator = np.random.default_rng(seed)
+        self._donors = [Donors(external=self._external_patches(view, generator)) for view in self._views]
         self.failed = 0
 
     def start_step(self, seed: int) -> None:
-        """Make all that follows depend on a seed, the bank of donors, and nothing else."""
+        """Make all that follows depend on a seed, the banks of donors, and nothing else."""
         self._generator.manual_seed(seed)
 
     def state(self) -> dict[str, Any]:
         """What an epoch has left so far, in tensors and plain values."""
-        return {"donors": self._donors.state(), "failed": self.failed}
+        return {"donors": [donors.state() for donors in self._donors], "failed": self.failed}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state` of the same epoch, after `start_epoch`."""
-        self._donors.restore([(case, image.to(self._device)) for case, image in state["donors"]])
+        for donors, known in zip(self._donors, state["donors"], strict=True):
+            donors.restore([(case, image.to(self._device)) for case, image in known])
         self.failed = state["failed"]
 
     def __call__(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Plant anomalies in a batch of nnU-Net's loader: image (B, C, *S) and label (B, 1, *S) on the device."""
-        image = batch["data"].to(self._device, non_blocking=True)
-        foreground = batch["target"][:, 0].to(self._device, non_blocking=True) == 1
-        self._donors.begin_batch([str(case) for case in batch["keys"]], image)
-        corrupted = self._mixture(image, foreground, self._donors, self._generator)
+        """Plant anomalies in a batch of the loader: image (B, C, *S) and label (B, 1, *S) on the device.
+
+        A batch of slabs (B, C, k, H, W) becomes (B, C * k, H, W), in which anomalies go through all slices alike.
+        """
+        number = batch["view"]
+        view, donors = self._views[number], self._donors[number]
+        image = view.fold(batch["data"].to(self._device, non_blocking=True))
+        foreground = view.middle(batch["target"][:, 0].to(self._device, non_blocking=True) == 1)
+        donors.begin_batch([str(case) for case in batch["keys"]], image)
+        corrupted = self._mixtures[number](image, foreground, donors, self._generator)
         self.failed += int(corrupted.failed.sum())
         return corrupted.image, corrupted.label
 
-    def _external_patches(self, seed: int) -> list[torch.Tensor]:
+    def _external_patches(self, view: View, generator: np.random.Generator) -> list[torch.Tensor]:
         """Random patches of the lenders, as many as a bank holds; none without lenders."""
         if self._lenders is None:
             return []
-        generator = np.random.default_rng(seed)
         cases = generator.choice(self._lenders.identifiers, BANK_SIZE)
-        patches = [load_patch(self._lenders, str(case), self._patch_size, generator) for case in cases]
+        patches = [load_seen(self._lenders, str(case), self._patch_size, view, generator) for case in cases]
         return [image.to(self._device) for image, _ in patches]

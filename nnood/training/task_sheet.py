@@ -1,6 +1,7 @@
 """One picture of what the tasks do to the user's own images: before, after and label."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from nnood.tasks.donors import Donors
 from nnood.tasks.task import Corrupted
 from nnood.training.choices import choose_configuration, load_plans, refuse_unknown
 from nnood.training.fixed_anomalies import seed_of
-from nnood.training.loading import load_patch
+from nnood.training.loading import load_seen
 from nnood.training.task_settings import task_settings
+from nnood.views import views_of
 
 CASES = 4
 COLUMNS = ("before", "after", "label")
@@ -59,12 +61,13 @@ def draw_tasks(
     configuration = choose_configuration(plans, configuration)
     planned = PlansManager(plans).get_configuration(configuration)
     folder = roots.preprocessed / name
-    settings = task_settings(plan, configuration, planned.spacing, folder)
+    view = views_of(planned)[0]
+    settings = view.settings(task_settings(plan, configuration, planned.spacing, folder))
     cases = read_json(folder / CASE_LIST_FILE)
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, CASES).round().astype(int))]
     one_error(stored_case_faults(folder, plans, configuration, chosen))
     store = CaseStore(str(folder / planned.data_identifier))
-    patches = [load_patch(store, case, planned.patch_size) for case in chosen]
+    patches = [load_seen(store, case, planned.patch_size, view) for case in chosen]
     image, foreground = (torch.stack(parts) for parts in zip(*patches, strict=True))
     planted: dict[str, Corrupted] = {}
     left_out: dict[str, str] = {}
@@ -78,7 +81,9 @@ def draw_tasks(
             left_out[task] = str(error)
     if not planted:
         raise UserError("There is nothing to draw: " + " ".join(left_out.values()))
-    figure = _draw(chosen, image, foreground, planted)
+    middle = slice(view.beyond, view.beyond + 1)  # of the slices of the first channel
+    shown = {task: replace(result, image=result.image[:, middle]) for task, result in planted.items()}
+    figure = _draw(chosen, image[:, middle], foreground, shown)
     figure.suptitle(f"{name}, {configuration}: images before, after, and the label; one seed per task", fontsize=9)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -22,15 +22,18 @@ from nnood.safety import write_json
 from nnood.training.checkpoints import FINAL
 from nnood.training.fixed_anomalies import seed_of
 from nnood.training.held_out import HeldOut
-from nnood.training.loading import feed, normal_variation
+from nnood.training.loading import AlternatingLoader, feed, normal_variation
 from nnood.training.losses import LOSSES, downsample_label
 from nnood.training.optimisation import OPTIMISERS, SCHEDULES
 from nnood.training.planting import Planter
 from nnood.training.resumable import ResumableTrainer
 from nnood.training.settings import TrainingSettings
+from nnood.training.slice_blur import FEWEST_SLICES, blur_within_slices
 from nnood.training.task_settings import task_settings
+from nnood.training.turned import seen_from
 from nnood.training.validation import score_patches
 from nnood.training.whole_cases import is_due, score_whole_cases
+from nnood.views import View, views_of
 
 PRIOR_BATCHES = 8
 
@@ -59,6 +62,7 @@ class NnoodTrainer(ResumableTrainer):
         self.initial_lr, self.weight_decay = recipe.learning_rate, recipe.weight_decay
         self.oversample_foreground_percent = recipe.foreground_share
         self.label_manager = OneHead.of(self.label_manager)
+        self.views = views_of(self.configuration_manager)
         folder = Path(self.preprocessed_dataset_folder_base)
         # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
         self.task_settings = task_settings(self.plan, configuration, self.configuration_manager.spacing, folder)
@@ -69,6 +73,7 @@ class NnoodTrainer(ResumableTrainer):
             self.task_settings,
             lenders=CaseStore(str(lenders)) if recipe.donors else None,
             patch_size=self.configuration_manager.patch_size,
+            views=self.views,
             device=self.device,
         )
         self.bar: tqdm | None = None
@@ -113,6 +118,7 @@ class NnoodTrainer(ResumableTrainer):
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, Any]:  # noqa: N802
         """nnU-Net's augmentation, with the rotation and mirroring that leave this anatomy normal."""
         _, flat, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        flat = flat or self.views[0].slices > 0
         patch_size = self.configuration_manager.patch_size
         rotation, axes = normal_variation(self.plan, self.plans_manager.transpose_forward, len(patch_size))
         self.inference_allowed_mirroring_axes = axes or None
@@ -127,36 +133,51 @@ class NnoodTrainer(ResumableTrainer):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """nnU-Net's loader and augmentation for training; the fixed patches for validation."""
-        patch_size = self.configuration_manager.patch_size
-        rotation, flat, initial, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if self.settings.recipe.augmentation == "none":
-            initial, transforms = patch_size, self.get_validation_transforms(None)
-        else:
-            transforms = self.get_training_transforms(
-                patch_size, rotation, None, axes, flat, use_mask_for_norm=self.configuration_manager.use_mask_for_norm
-            )
         training, validation = self.get_tr_and_val_datasets()
-        loader = nnUNetDataLoader(
-            training,
-            self.batch_size,
-            initial,
-            patch_size,
-            self.label_manager,
-            oversample_foreground_percent=self.oversample_foreground_percent,
-            transforms=transforms,
-        )
+        variation = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        loader = AlternatingLoader([self._make_loader(training, view, *variation) for view in self.views])
         self.held_out = HeldOut(
             store=validation,
             training=self.settings,
             settings=self.task_settings,
             dataset=self.plans_manager.dataset_name,
-            patch_size=patch_size,
+            patch_size=self.configuration_manager.patch_size,
             batch_size=self.batch_size,
             first_spacing=float(self.plans_manager.plans["original_median_spacing_after_transp"][0]),
+            views=self.views,
             device=self.device,
         )
         seed = self._seed("workers", str(self.current_epoch), str(self.step))
         return feed(loader, self.device, seed), self.held_out.patches()
+
+    def _make_loader(
+        self, cases: CaseStore, view: View, rotation: Any, flat: bool, initial: Any, axes: Any
+    ) -> nnUNetDataLoader:
+        """nnU-Net's loader of cases as a view sees them; slabs reach beyond the border like patches of the window."""
+        configuration = self.configuration_manager
+        if self.settings.recipe.augmentation == "none":
+            initial, transforms = configuration.patch_size, self.get_validation_transforms(None)
+        else:
+            transforms = self.get_training_transforms(
+                configuration.patch_size,
+                rotation,
+                None,
+                view.seen_axes(axes),
+                flat,
+                use_mask_for_norm=configuration.use_mask_for_norm,
+            )
+            if flat and (view.slices > 0 or configuration.patch_size[0] < FEWEST_SLICES):
+                transforms = blur_within_slices(transforms)
+        return nnUNetDataLoader(
+            seen_from(cases, view),
+            self.batch_size,
+            initial,
+            configuration.patch_size,
+            self.label_manager,
+            oversample_foreground_percent=self.oversample_foreground_percent,
+            pad_sides=(2 * view.beyond, 0, 0) if view.slices else None,
+            transforms=transforms,
+        )
 
     # ---- the loop's hooks ---------------------------------------------------------------------------------------
 
@@ -233,8 +254,8 @@ class NnoodTrainer(ResumableTrainer):
 
     def _output_shapes(self) -> list[list[int]]:
         """Spatial shapes of the network's outputs, full resolution first."""
-        patch_size = np.array(self.configuration_manager.patch_size)
         scales = self._get_deep_supervision_scales()
+        patch_size = np.array(self.configuration_manager.patch_size)[-len(scales[0]) :]  # of a slab, the slices
         return [np.round(patch_size * scale).astype(int).tolist() for scale in scales]
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:

@@ -12,8 +12,9 @@ from nnood.planning.storage import CaseStore
 from nnood.scores import sample_score
 from nnood.tasks import TaskSettings
 from nnood.training.fixed_anomalies import plant_fixed, seed_of
-from nnood.training.loading import load_patch
+from nnood.training.loading import load_seen
 from nnood.training.losses import SoftBinaryCrossEntropy
+from nnood.views import View
 
 NORMAL = "normal"
 MAX_CASES = 40
@@ -47,6 +48,7 @@ class FixedPatches:
         donors: Sequence[str],
         patch_size: Sequence[int],
         batch_size: int,
+        views: Sequence[View],
         device: torch.device,
     ) -> None:
         """Choose the cases.
@@ -54,16 +56,18 @@ class FixedPatches:
         Args:
             store: The held-out cases.
             tasks: Names of the tasks to validate on.
-            settings: What the plan knows of the data.
+            settings: What the plan knows of the data, as it is stored.
             dataset: Name of the data set, part of every seed.
             donors: Cases of the same store's folder that lend patches; the same for every member.
             patch_size: Of the configuration.
             batch_size: Images per batch; decides nothing else.
+            views: From where networks see cases; each image is seen from one.
             device: Where to plant the anomalies.
         """
         self._store = store
         self._donors = list(donors)
-        self._settings = settings
+        self._views = tuple(views)
+        self._settings = [view.settings(settings) for view in self._views]
         self._dataset = dataset
         self._patch_size = tuple(patch_size)
         self._batch_size = batch_size
@@ -88,17 +92,20 @@ class FixedPatches:
 
     def _make(self, case: str, task: str) -> tuple[torch.Tensor, torch.Tensor]:
         """One image (1, C, *S) and its label (1, 1, *S)."""
-        image, foreground = self._load(case)
+        seed = seed_of(self._dataset, case, task)
+        # Of a seed of its own: the task's chooses the donor, of whom one side would meet a few only.
+        number = seed_of(self._dataset, case, task, "view") % len(self._views)
+        view, settings = self._views[number], self._settings[number]
+        image, foreground = self._load(case, view)
         if task == NORMAL:
             return image, torch.zeros(1, 1, *image.shape[2:], device=self._device)
-        seed = seed_of(self._dataset, case, task)
-        other = donor_of(case, self._donors, seed)
-        planted, label = plant_fixed(image[0], foreground[0], self._load(other)[0][0], task, self._settings, seed)
+        other, _ = self._load(donor_of(case, self._donors, seed), view)
+        planted, label = plant_fixed(image[0], foreground[0], other[0], task, settings, seed)
         return planted[None], label[None, None]
 
-    def _load(self, case: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _load(self, case: str, view: View) -> tuple[torch.Tensor, torch.Tensor]:
         """The patch around the middle of the foreground: image (1, C, *S), foreground (1, *S)."""
-        image, mask = load_patch(self._store, case, self._patch_size)
+        image, mask = load_seen(self._store, case, self._patch_size, view)
         return image[None].to(self._device), mask[None].to(self._device)
 
 

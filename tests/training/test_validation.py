@@ -11,6 +11,7 @@ from nnood.tasks import TASKS, TaskSettings
 from nnood.training import validation
 from nnood.training.fixed_anomalies import seed_of
 from nnood.training.validation import NORMAL, FixedPatches, TaskScores, donor_of, score_patches, spread_evenly
+from nnood.views import View
 
 SHAPE = (18, 20, 14)
 PATCHES = [(12, 16, 8), (16, 12), (24, 16, 16)]
@@ -33,6 +34,7 @@ def patches(store: CaseStore, patch_size: tuple[int, ...], *, batch_size: int = 
     lesions = torch.full((1, 32, 32, 32), 255, dtype=torch.uint8)
     settings = TaskSettings((14, 15, 10)[-len(patch_size) :], (0.3, 0.7), (0.4, 0.4), lesions=lesions)
     options: dict[str, Any] = {"dataset": "Dataset999_Phantoms", "donors": CASES, "device": torch.device("cpu")}
+    options["views"] = (View(),)
     options.update(changes)
     tasks = options.pop("tasks", tuple(TASKS))
     return FixedPatches(store, tasks, settings, patch_size=patch_size, batch_size=batch_size, **options)
