@@ -3,10 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from skimage.measure import block_reduce
 from sklearn.metrics import log_loss
 
-from nnood.training.losses import SoftBinaryCrossEntropy, downsample_label, entropy
+from nnood.training.losses import LOSSES, DiceAndCrossEntropy, SoftBinaryCrossEntropy, downsample_label, entropy
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -63,3 +65,60 @@ def test_entropy_is_the_loss_of_the_best_constant(prior):
 @pytest.mark.parametrize("prior", [0.0, 1.0])
 def test_entropy_of_certainty_is_0(prior):
     assert entropy(prior) == 0
+
+
+def dice_and_cross_entropy(logits: np.ndarray, label: np.ndarray, *, weight: float, batch_dice: bool) -> float:
+    """In closed form: the mean of -t ln p - (1 - t) ln(1 - p), less that of (2 sum(pt) + s) / (sum(p) + sum(t) + s)."""
+    p = 1 / (1 + np.exp(-logits))
+    cross_entropy = np.mean(-label * np.log(p) - (1 - label) * np.log(1 - p))
+    axes = tuple(range(0 if batch_dice else 1, p.ndim))
+    dice = (2 * (p * label).sum(axes) + 1e-5) / (p.sum(axes) + label.sum(axes) + 1e-5)
+    return weight * (cross_entropy - np.mean(dice))
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("is_soft", [False, True])
+@pytest.mark.parametrize(("weight", "shape"), [(1.0, (6, 7)), (0.5, (4, 5, 6))])
+def test_dice_and_cross_entropy_in_closed_form(weight, shape, is_soft, batch_dice):
+    logits, label = 8 * random(3, 1, *shape) - 4, random(3, 1, *shape, seed=1)
+    # The images' shares of anomaly differ, and with them the two ways to sum Dice up.
+    label *= torch.tensor([0.2, 1.0, 0.6]).reshape(3, 1, *[1] * len(shape))
+    label = label if is_soft else (label > 0.15).float()
+    found = DiceAndCrossEntropy(weight, batch_dice=batch_dice, ddp=False)(logits, label).item()
+    values = logits.double().numpy(), label.double().numpy()
+    assert found == pytest.approx(dice_and_cross_entropy(*values, weight=weight, batch_dice=batch_dice), rel=1e-5)
+    assert found != pytest.approx(dice_and_cross_entropy(*values, weight=weight, batch_dice=not batch_dice), rel=1e-3)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_dice_and_cross_entropy_are_stock_nnunets_of_two_outputs(share, batch_dice):
+    logit = (8 * random(3, 1, 6, 7) - 4).requires_grad_()
+    label = (random(3, 1, 6, 7, seed=1) < share).float()
+    dice = {"batch_dice": batch_dice, "do_bg": False, "smooth": 1e-5, "ddp": False}
+    stock = DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)
+    losses = [
+        DiceAndCrossEntropy(1.0, batch_dice=batch_dice, ddp=False)(logit, label),
+        stock(torch.cat([torch.zeros_like(logit), logit], dim=1), label),
+    ]
+    gradients = [torch.autograd.grad(loss, logit)[0] for loss in losses]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_dice_and_cross_entropy_are_computed_in_float32():
+    logits = torch.full((1, 1, 300, 300), 0.5, dtype=torch.bfloat16)
+    label = torch.ones(1, 1, 300, 300, dtype=torch.bfloat16)
+    loss = DiceAndCrossEntropy(1.0, batch_dice=True, ddp=False)(logits, label)
+    assert loss.dtype == torch.float32
+    expected = dice_and_cross_entropy(np.full((1, 1, 9, 9), 0.5), np.ones((1, 1, 9, 9)), weight=1.0, batch_dice=True)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_the_losses_that_recipes_name(batch_dice):
+    logits, label = 8 * random(2, 1, 6, 7) - 4, random(2, 1, 6, 7, seed=1)
+    found = {name: make(batch_dice, False)(logits, label).item() for name, make in LOSSES.items()}
+    closed = dice_and_cross_entropy(logits.numpy(), label.numpy(), weight=1.0, batch_dice=batch_dice)
+    cross_entropy = SoftBinaryCrossEntropy()(logits, label).item()
+    assert found == pytest.approx({"bce": cross_entropy, "combo": closed / 2, "dice_ce": closed}, rel=1e-4)

@@ -1,3 +1,4 @@
+import itertools
 from math import comb
 
 import pytest
@@ -49,6 +50,35 @@ def test_per_task() -> None:
     assert all(fold.train_tasks == fold.val_tasks == TASK_NAMES[:2] for fold in folds)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_single_task_against_brute_force(count: int) -> None:
+    tasks = tuple(TASKS)[:count]
+    folds = make_folds("single_task", CASE_FOLDS, tasks)
+    assert len(folds) == 5 * count == len(set(folds))
+    for case, task in itertools.product(CASES, tasks):
+        mine = [fold for fold in folds if fold.train_tasks == (task,)]
+        # Of the networks of a task, each case is held out of one and trains the others.
+        assert len(mine) == 5
+        assert [case in fold.val_cases for fold in mine].count(True) == 1
+        assert all((case in fold.train_cases) != (case in fold.val_cases) for fold in mine)
+    for fold in folds:
+        assert fold.val_tasks == (
+            tasks if count == 1 else tuple(task for task in tasks if task not in fold.train_tasks)
+        )
+    if count > 1:
+        assert_nothing_is_on_both_sides(folds)
+
+
+def test_the_ten_networks_of_mood22() -> None:
+    recipe = get_recipe("mood22")
+    folds = make_folds(recipe.scheme, CASE_FOLDS, tuple(recipe.tasks))
+    hard, smooth = folds[:5], folds[5:]
+    assert [(fold.train_tasks, fold.val_tasks) for fold in hard] == [(("mood22_hard",), ("mood22_smooth",))] * 5
+    assert [(fold.train_tasks, fold.val_tasks) for fold in smooth] == [(("mood22_smooth",), ("mood22_hard",))] * 5
+    for half in (hard, smooth):
+        assert [(fold.train_cases, fold.val_cases) for fold in half] == [(fold.train, fold.val) for fold in CASE_FOLDS]
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 7])
 def test_leave_task_out(count: int) -> None:
     tasks = tuple(TASKS)[:count]
@@ -62,13 +92,14 @@ def test_leave_task_out(count: int) -> None:
 @pytest.mark.parametrize(
     ("scheme", "tasks", "sentence"),
     [
-        ("soup", 5, r"There is no scheme 'soup'; known are per_task, leave_task_out, paired\(1\)"),
+        ("soup", 5, r"There is no scheme 'soup'; known are per_task, single_task, leave_task_out, paired\(1\)"),
         ("paired(t)", 5, "There is no scheme"),
         ("paired(0)", 5, "There is no scheme"),
         ("paired", 5, "There is no scheme"),
         ("", 5, "There is no scheme ''"),
         ("paired(5)", 5, r"paired\(5\) leaves none of 5 tasks to validate with; expected paired\(1\) to paired\(4\)"),
         ("paired(1)", 4, r"needs as many tasks as case folds, but there are 4 task\(s\) and 5 case folds"),
+        ("paired(1)", 4, r"change the recipe's tasks or scheme, or .* \(nnood_cross_validation --folds N\)"),
         ("leave_task_out", 1, "leave_task_out needs 2 tasks or more, but there is 1"),
     ],
 )
