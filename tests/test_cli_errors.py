@@ -27,9 +27,17 @@ from nnood.training.train import train
 
 COMMANDS = (
     *("convert", "plan_and_preprocess", "tasks", "train", "find_best_configuration", "predict", "ensemble"),
-    *("apply_postprocessing", "cross_validation", "make_benchmark", "evaluate", "report", "demo"),
+    *("apply_postprocessing", "cross_validation", "recipes", "make_benchmark", "evaluate", "report", "demo"),
 )
 SHAPE = (16, 24, 16)
+RECIPES_NAMED = (
+    ("recipes", "--show"),
+    ("train", "101", "1", "-r"),
+    ("cross_validation", "-d", "101", "-r"),
+    ("predict", "-i", "never", "-o", "never", "-r"),
+    ("find_best_configuration", "-d", "101", "-r"),
+    ("make_benchmark", "-d", "101", "-o", "never", "--fold", "0", "-r"),
+)
 DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
 MEMBER = Path("nnood_data/results") / DATASET / "NnoodTrainer__nnood__3d_fullres"
 PLANNING = ("-d", "101", "--base_features", "4", "--gpu_memory_target", "0.5", "-np", "1")
@@ -324,6 +332,97 @@ def test_unknown_recipe(run, user):
     run("train", "101", "0", "-r", "soup").names("'soup'", "nnood")
     run("predict", "-i", images, "-o", "never", "-r", "soup").names(DATASET)
     run("predict", "-i", images, "-o", "never", "-r", "soup", "-c", "3d_fullres", "-d", "101").names("soup")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Write a user's recipe, with changes."""
+    good = {"name": "mine", "summary": "Two tasks.", "tasks": {"fpi": 1, "sink": 1}}
+
+    def make(**changes):
+        file = tmp_path / "mine.json"
+        write_json(file, good | changes)
+        return file
+
+    return make
+
+
+def test_recipes_are_listed_shown_and_written_to_start_from(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = run("recipes")
+    assert (listed.status, listed.err) == (0, "")
+    for part in ("nnood ", "many_tasks_4of5", "mood22", "single_task", "autoseg", "2.5d"):
+        assert part in listed.out
+    shown = run("recipes", "--show", "mood22")
+    for part in ("Naval Marimont", '"scheme": "single_task"', "Notes: "):
+        assert part in shown.out
+    written = run("recipes", "--show", "mood22", "-o", "mine.json")
+    assert written.status == 0, written
+    assert "Wrote mine.json; first of all, change its name, which is 'mood22'." in written.out
+    write_json(tmp_path / "mine.json", read_json(tmp_path / "mine.json") | {"name": "mine", "epochs": 7})
+    own = run("recipes", "--show", "mine.json")
+    assert own.status == 0, own
+    assert '"epochs": 7' in own.out
+    run("recipes", "--show", "fpi", "-o", "mine.json").names("mine.json", "--overwrite")
+    assert run("recipes", "--show", "fpi", "-o", "mine.json", "--overwrite").status == 0
+    assert read_json(tmp_path / "mine.json")["name"] == "fpi"
+    run("recipes", "--show", "soup").names("'soup'", "nnood, fpi", "mood22")
+    run("recipes", "--show", "fpi", "-o", "mine").names("mine", ".json")
+    run("recipes", "--show", "fpi", "-o", tmp_path).names(tmp_path)
+    run("recipes", "-o", "mine.json").names("--show")
+    run("recipes", "--show", "fpi", "-o", "mine.json/below.json").names("mine.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"learnig_rate": 1}, ("'learnig_rate'", "'learning_rate'")),
+        ({"loss": "soup"}, ("loss is 'soup'", "bce")),
+        ({"tasks": {"soups": 1}}, ("'soups'",)),
+        ({"epochs": "all"}, ("epochs is 'all'",)),
+        ({"name": "nnood"}, ("name is 'nnood'", "another")),
+        ({"name": "mine-fpi"}, ("name is 'mine-fpi'",)),
+    ],
+    ids=str,
+)
+def test_a_faulty_recipe_wherever_one_is_named(run, user, mine, changes, parts):
+    file = mine(**changes)
+    for command in RECIPES_NAMED:
+        run(*command, file).names(file, *parts)
+    file.unlink()
+    for command in RECIPES_NAMED:
+        run(*command, file).names(file, "does not exist")
+    assert not (user / "never").exists()
+
+
+def test_the_folds_of_a_users_recipe_whose_scheme_does_not_fit(run, user, mine):
+    file = mine(scheme="paired(1)")
+    for command in (("train", "101", "0", "-r"), ("cross_validation", "-d", "101", "-r")):
+        run(*command, file).names("paired(1)", "2 task(s)", "5 case folds", "the recipe's tasks or scheme", "--folds")
+
+
+def test_a_users_recipe_is_trained_and_predicts(run, copy, mine):
+    file = mine(epochs=2, iterations=1, validate_whole_every=0, sample_score="max", sizes=[0.2, 0.4])
+    assert run("cross_validation", "-d", "101", "-r", file).out.splitlines()[-1].endswith(f"every -r {file}")
+    trained = run("train", "101", "0", "-r", file, "--device", "cpu")
+    assert trained.status == 0, trained
+    members = copy / "nnood_data/results" / DATASET / "NnoodTrainer__mine__3d_fullres"
+    assert read_json(members / "fold_0" / "settings.json")["recipe"]["sizes"] == [0.2, 0.4]
+    images = copy / "nnood_data/raw" / DATASET / "imagesTs"
+    predicted = run("predict", "-i", images, "-o", "scores", "-r", file, "--device", "cpu")
+    assert predicted.status == 0, predicted
+    assert f"{members.name}/fold_0" in predicted.out
+    made = run(
+        *("make_benchmark", "-d", "101", "-o", "bench", "--kinds", "blur", "--per_kind", "1", "-np", "1"),
+        *("--fold", "0", "-r", file),
+    )
+    assert made.status == 0, made
+    assert read_json(copy / "bench" / "benchmark.json")["recipe"] == "mine"
+    selected = run(*SELECTING, "-r", file)
+    assert selected.status == 0, selected
+    plan = read_json(copy / "nnood_data/results" / DATASET / PLAN_FILE)
+    assert {member["folder"] for member in plan["members"]} == {members.name}
 
 
 def test_unknown_task(run, user):
@@ -750,6 +849,7 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         "convert": ["folder", "-i", "in", "-d", "1", "-n", "Name"],
         "plan_and_preprocess": ["-d", "1"],
         "tasks": [],
+        "recipes": [],
         "train": ["1", "0"],
         "predict": ["-i", "in", "-o", "out"],
         "ensemble": ["-i", "in", "-o", "out"],

@@ -100,7 +100,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""
-        return asdict(self)
+        return asdict(self) | {"sizes": None if self.sizes is None else list(self.sizes)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":

@@ -26,6 +26,7 @@ def list_recipes(recipes: Iterable[Recipe]) -> str:
             WIDTH,
             initial_indent=f"{name:{first}}{scheme:{second}}",
             subsequent_indent=" " * (first + second),
+            break_on_hyphens=False,
         )
         for name, scheme, summary in rows
     )
@@ -35,7 +36,7 @@ def describe_recipe(recipe: Recipe) -> str:
     """A recipe in full: summary, citation and notes as prose, the rest as in its file."""
     labels = {"summary": "", "citation": "Published: ", "notes": "Notes: "}
     prose = [
-        textwrap.fill(label + getattr(recipe, key), WIDTH, break_long_words=False)
+        textwrap.fill(label + getattr(recipe, key), WIDTH, break_long_words=False, break_on_hyphens=False)
         for key, label in labels.items()
         if getattr(recipe, key)
     ]

@@ -49,7 +49,9 @@ def plant(recipe: Recipe, images: int, shape: tuple[int, ...]) -> tuple[torch.Te
 
 
 def test_a_recipe_survives_its_file(recipe: Recipe) -> None:
-    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    content = recipe.to_dict()
+    assert json.loads(json.dumps(content)) == content
+    assert Recipe.from_dict(content) == recipe
 
 
 def test_names(recipe: Recipe) -> None:
