@@ -402,6 +402,13 @@ def test_the_folds_of_a_users_recipe_whose_scheme_does_not_fit(run, user, mine):
         run(*command, file).names("paired(1)", "2 task(s)", "5 case folds", "the recipe's tasks or scheme", "--folds")
 
 
+def test_donors_of_a_users_recipe_that_do_not_fit(run, user, mine):
+    run("train", "101", "0", "-r", mine(donors="Dataset055_Nothing")).names("'Dataset055_Nothing'")
+    run("train", "101", "0", "-r", mine(donors="102")).names(UNTRAINED, "nnood_plan_and_preprocess")
+    run("train", "101", "0", "-r", mine(donors=DATASET)).names("the key donors of the recipe mine", DATASET)
+    assert not list((user / "nnood_data/results" / DATASET).glob("*__mine__*"))
+
+
 def test_a_users_recipe_is_trained_and_predicts(run, copy, mine):
     file = mine(epochs=2, iterations=1, validate_whole_every=0, sample_score="max", sizes=[0.2, 0.4])
     assert run("cross_validation", "-d", "101", "-r", file).out.splitlines()[-1].endswith(f"every -r {file}")

@@ -71,12 +71,12 @@ def with_tasks(recipe: Recipe, tasks: Sequence[str]) -> Recipe:
     return dataclasses.replace(recipe, name=f"{recipe.name}-{'+'.join(tasks)}", tasks=dict.fromkeys(tasks, 1.0))
 
 
-def with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any], configuration: str) -> Recipe:
-    """The recipe with foreign patches from another data set, under a name of its own.
+def with_donors(recipe: Recipe, donors: str | None, roots: Roots, plans: dict[str, Any], configuration: str) -> Recipe:
+    """The recipe with foreign patches from another data set, under a name of its own unless the recipe says so itself.
 
     Args:
         recipe: The recipe.
-        donors: Id or name of the other data set.
+        donors: Id or name of the other data set; the recipe's own, if it has any, where None.
         roots: The three root folders.
         plans: Of the data set to train on.
         configuration: To train.
@@ -85,9 +85,12 @@ def with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any]
         UserError: If the other data set does not exist, is the same one, is not preprocessed for the configuration,
             or has other channels.
     """
-    name = find_dataset_name(donors, roots)
+    asker = "--donors" if donors is not None else f"the key donors of the recipe {recipe.name}"
+    if donors is None and not recipe.donors:
+        return recipe
+    name = find_dataset_name(recipe.donors if donors is None else donors, roots)
     if name == plans["dataset_name"]:
-        raise UserError(f"--donors is {name} itself, whose cases lend patches anyway; name another data set.")
+        raise UserError(f"{asker} is {name} itself, whose cases lend patches anyway; name another data set.")
     lenders = load_plans(roots, name)
     choose_configuration(lenders, configuration)
     cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
@@ -98,9 +101,10 @@ def with_donors(recipe: Recipe, donors: str, roots: Roots, plans: dict[str, Any]
     if len(channels[0]) != len(channels[1]):
         raise UserError(
             f"{name} has {len(channels[1])} channels but {plans['dataset_name']} has {len(channels[0])}; "
-            "name another data set as --donors."
+            f"name another data set as {asker}."
         )
-    return dataclasses.replace(recipe, name=f"{recipe.name}@{name.split('_')[0]}", donors=name)
+    own_name = recipe.name if donors is None else f"{recipe.name}@{name.split('_')[0]}"
+    return dataclasses.replace(recipe, name=own_name, donors=name)
 
 
 def with_lengths(recipe: Recipe, epochs: int | None, iterations: int | None, whole_every: int | None = None) -> Recipe:

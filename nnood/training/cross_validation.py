@@ -21,7 +21,7 @@ from nnood.training.case_folds import (
 from nnood.training.case_groups import find_groups
 from nnood.training.choices import load_plans, with_tasks
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
-from nnood.training.schemes import Fold, make_folds
+from nnood.training.schemes import Fold, make_folds, refuse_unknown_scheme
 
 __all__ = [
     "CrossValidation",
@@ -79,7 +79,9 @@ def cross_validate(
     load_plans(roots, name)
     folder = roots.preprocessed / name
     chosen = with_tasks(get_recipe(recipe), tasks)
-    chosen = dataclasses.replace(chosen, scheme=scheme or chosen.scheme)
+    if scheme is not None:
+        refuse_unknown_scheme(scheme)
+        chosen = dataclasses.replace(chosen, scheme=scheme)
     cases = read_json(folder / CASE_LIST_FILE)
     found = None if groups is None else find_groups(groups, cases)
     if scheme is None and number is None and groups is None:

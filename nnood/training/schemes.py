@@ -138,6 +138,16 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
+def refuse_unknown_scheme(scheme: str) -> None:
+    """Check the name of a scheme.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    if scheme not in SCHEMES:
+        raise UserError(f"There is no scheme {scheme!r}; known are {', '.join(SCHEMES)}.")
+
+
 def make_folds(scheme: str, case_folds: Sequence[CaseFold], tasks: Sequence[str]) -> list[Fold]:
     """The folds of a scheme.
 
@@ -149,6 +159,5 @@ def make_folds(scheme: str, case_folds: Sequence[CaseFold], tasks: Sequence[str]
     Raises:
         UserError: If there is no such scheme, or it does not fit the numbers of tasks and folds.
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"There is no scheme {scheme!r}; known are {', '.join(SCHEMES)}.")
+    refuse_unknown_scheme(scheme)
     return SCHEMES[scheme](case_folds, tuple(tasks))

@@ -101,8 +101,7 @@ def train(
     plans = load_plans(roots, name)
     chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations, whole_every)
     configuration = choose_configuration(plans, configuration, chosen)
-    if donors is not None:
-        chosen = with_donors(chosen, donors, roots, plans, configuration)
+    chosen = with_donors(chosen, donors, roots, plans, configuration)
     device = device or torch.device("cpu")
     refuse_team(num_gpus, device, plans["configurations"][configuration]["batch_size"])
     preprocessed = roots.preprocessed / name

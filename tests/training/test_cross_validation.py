@@ -147,7 +147,7 @@ def test_other_folds_are_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "scheme"), [({"number": 3}, "paired(2)"), ({"number": 12}, "per_task"), ({}, "paired(5)"), ({}, "soup")]
+    ("options", "scheme"), [({"number": 3}, "paired(2)"), ({"number": 12}, "per_task"), ({}, "paired(5)")]
 )
 def test_what_does_not_fit_leaves_nothing_behind(tmp_path: Path, options: dict[str, int], scheme: str) -> None:
     with pytest.raises(UserError):
