@@ -93,11 +93,25 @@ class View:
 
 
 def views_of(configuration: ConfigurationManager) -> tuple[View, ...]:
-    """From where the networks of a configuration see a case; a single plain view unless it is 2.5d."""
+    """From where the networks of a configuration see a case; a single plain view unless it is 2.5d.
+
+    Raises:
+        UserError: If somebody changed its views or number of slices to what cannot be.
+    """
     axes = configuration.configuration.get(VIEWS_KEY)
     if axes is None:
         return (View(),)
-    return tuple(View(axis, configuration.patch_size[0]) for axis in axes)
+    patch_size = configuration.patch_size
+    try:
+        if not isinstance(axes, list) or not axes or any(axes.count(axis) > 1 for axis in axes):
+            raise ValueError(f"Expected a list of distinct views, but got {axes}.")
+        if len(patch_size) != 3 or patch_size[0] < 1:
+            raise ValueError(f"Expected a patch of three edges, but got {patch_size}.")
+        return tuple(View(axis, patch_size[0]) for axis in axes)
+    except ValueError as error:
+        raise UserError(
+            f"The plans' configuration {SLABS} is not valid ({error}); correct its views and patch_size, or plan again."
+        ) from error
 
 
 def network_channels(configuration: ConfigurationManager, channels: int) -> int:

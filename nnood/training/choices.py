@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
 from nnood.paths import Roots
@@ -12,7 +14,7 @@ from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import read_json
 from nnood.tasks import TASKS
 from nnood.training.recipe import Recipe
-from nnood.views import refuse_slabs_of_images
+from nnood.views import refuse_slabs_of_images, views_of
 
 
 def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def choose_configuration(plans: dict[str, Any], wanted: str | None, recipe: Reci
     """The wanted configuration, or else the recipe's, or else the plan's default.
 
     Raises:
-        UserError: If it has not been preprocessed, or is 2.5d and the images are 2D.
+        UserError: If it has not been preprocessed, is 2.5d and the images are 2D, or was changed to what cannot be.
     """
     plan = NnoodPlan.from_dict(plans["nnood"])
     asker = ""
@@ -45,6 +47,7 @@ def choose_configuration(plans: dict[str, Any], wanted: str | None, recipe: Reci
             f"{name} has no preprocessed configuration {chosen!r}{asker}; there are {', '.join(plan.configurations)}. "
             f"Make it with nnood_plan_and_preprocess -d {name} -c {chosen} if it is planned."
         )
+    views_of(PlansManager(plans).get_configuration(chosen))  # before anything is written
     return chosen
 
 

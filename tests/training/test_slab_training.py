@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from nnood.planning.plan_and_preprocess import plan_and_preprocess
 from nnood.safety import read_json, write_json
 from nnood.training import resumable, trainer
 from nnood.training.checkpoints import FINAL, load_checkpoint
-from nnood.training.recipes import RECIPES
 from nnood.training.task_sheet import draw_tasks
 from nnood.training.train import train
 from nnood.training.trainer import NnoodTrainer
@@ -141,10 +139,7 @@ def test_labels_are_2d_and_what_is_known_of_the_data_is_that_of_the_slices(
     assert set(figures["voxel_ap"]) == {"fpi"}
 
 
-def test_from_training_to_score_maps_with_another_configuration_beside_it(
-    slabs: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(RECIPES, "autoseg", replace(RECIPES["autoseg"], sizes=None))
+def test_from_training_to_score_maps_with_another_configuration_beside_it(slabs: Roots, tmp_path: Path) -> None:
     short: dict[str, Any] = {"epochs": 1, "iterations": 2}
     (fold,) = train(NAME, ["0"], slabs, recipe="autoseg", **short)
     assert fold.parent.name == "NnoodTrainer__autoseg__2.5d"
@@ -168,6 +163,47 @@ def test_from_training_to_score_maps_with_another_configuration_beside_it(
         assert scores.shape == (1, *shape)
         assert geometry.matches(Geometry.from_spacing(shape, (2.5, 2.0, 1.5)))
         assert 0 <= scores.min() < scores.max() <= 1
+
+
+def edited(slabs: Roots, tmp_path: Path, **changes: Any) -> Roots:
+    """The same, with plans that a user has changed."""
+    roots = Roots(slabs.raw, tmp_path / "preprocessed", slabs.results)
+    shutil.copytree(slabs.preprocessed, roots.preprocessed)
+    file = roots.preprocessed / NAME / "nnoodPlans.json"
+    plans = read_json(file)
+    plans["configurations"]["2.5d"] |= changes
+    write_json(file, plans)
+    return roots
+
+
+def test_slabs_may_be_thicker_and_views_fewer(slabs: Roots, tmp_path: Path) -> None:
+    roots = edited(slabs, tmp_path, patch_size=[5, 24, 24], views=[2, 0])
+    (fold,) = train(NAME, ["0"], roots, configuration="2.5d", epochs=1, iterations=2)
+    weights = load_checkpoint(fold / FINAL, CPU)["network_weights"]
+    assert next(values.shape[1] for name, values in weights.items() if "conv.weight" in name) == 10
+    write_case(tmp_path / "images", "new", phantom(98, (14, 20, 17)), (2.0, 2.0, 2.0))
+    predict(tmp_path / "images", tmp_path / "scores", find_model(roots, dataset=NAME), device=CPU)
+    assert read_image(tmp_path / "scores" / "new.nii.gz")[0].std() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"patch_size": [4, 24, 24]}, "odd number of slices"),
+        ({"patch_size": [0, 24, 24]}, "three edges"),
+        ({"views": []}, "distinct views"),
+        ({"views": [0, 0]}, "distinct views"),
+        ({"views": ["z"]}, "axis from 0 to 2"),
+        ({"views": 3}, "list of distinct views"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused_before_anything_is_written(
+    slabs: Roots, tmp_path: Path, changes: dict[str, Any], fault: str
+) -> None:
+    roots = edited(slabs, tmp_path, **changes)
+    with pytest.raises(UserError, match=rf"configuration 2\.5d is not valid \(.*{fault}.*\); correct"):
+        train(NAME, ["0"], roots, configuration="2.5d", epochs=1, iterations=1)
+    assert not roots.results.exists()
 
 
 def test_its_members_join_an_ensemble_with_others(slabs: Roots) -> None:

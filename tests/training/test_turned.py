@@ -111,17 +111,24 @@ def test_worker_processes_take_turns_too(store: CaseStore, monkeypatch: pytest.M
     assert all(batch["data"].shape == (2, 2, 3, 20, 20) for batch in drawn)
 
 
-def test_nnunets_augmentation_moves_the_slices_of_a_slab_together(store: CaseStore) -> None:
+def test_nnunets_augmentation_moves_the_slices_of_a_slab_together() -> None:
     transforms = blur_within_slices(
         nnUNetTrainer.get_training_transforms((3, 20, 20), (-0.3, 0.3), None, (1, 2), do_dummy_2d_data_aug=True)
     )
-    loader = loader_of(store, VIEWS[1], transforms)
     torch.manual_seed(0)
     np.random.seed(0)
+    mask = torch.zeros(1, 3, 24, 24, dtype=torch.int16)
+    mask[..., 4:12, 6:20] = 1
+    changed = 0
     for _ in range(40):
-        batch = next(loader)
-        assert batch["data"].shape == (2, 2, 3, 20, 20)
-        assert batch["data"].isfinite().all()
+        moved = transforms(image=torch.rand(2, 3, 24, 24), segmentation=mask.clone())
+        assert moved["image"].shape == (2, 3, 20, 20)
+        assert moved["image"].isfinite().all()
+        found = moved["segmentation"][0]
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[2], found[1])
+        changed += not torch.equal(found[1], mask[0, 0, 2:22, 2:22])
+    assert changed > 10
 
 
 def test_the_blur_is_within_slices() -> None:
