@@ -65,6 +65,14 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "foreground_all": {"foreground_share": 1.0},
         },
     ),
+    (
+        dataclasses.replace(BROAD, loss="combo"),
+        {
+            "combo_fast": {"learning_rate": 1e-2},
+            "combo_binary": {"label": "binary"},
+            "combo_fast_binary": {"learning_rate": 1e-2, "label": "binary"},
+        },
+    ),
 )
 VARIANTS: dict[str, Recipe] = {
     name: dataclasses.replace(base, name=name, **change)  # type: ignore[arg-type]

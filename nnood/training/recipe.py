@@ -95,6 +95,8 @@ class Recipe:
                 raise ValueError(f"{key} is {value}, expected {_range(low, high)}")
         if self.learning_rate == 0:
             raise ValueError("learning_rate is 0, expected a number above 0")
+        if self.planting == "offline" and self.label != "binary":
+            raise ValueError(f"label is {self.label!r}, but with planting 'offline' it can only be 'binary'")
         if self.sizes is not None and not 0 < self.sizes[0] <= self.sizes[1] <= 1:
             raise ValueError(f"sizes is {list(self.sizes)}, expected two fractions, 0 < smallest <= largest <= 1")
 

@@ -24,10 +24,12 @@ from nnood.training.fixed_anomalies import seed_of
 from nnood.training.held_out import HeldOut
 from nnood.training.loading import AlternatingLoader, feed, normal_variation
 from nnood.training.losses import LOSSES, downsample_label
+from nnood.training.offline import OFFLINE_FOLDER, OfflineCases, OfflinePlanter, describe_planted
 from nnood.training.optimisation import OPTIMISERS, SCHEDULES
 from nnood.training.planting import Planter
 from nnood.training.resumable import ResumableTrainer
 from nnood.training.settings import TrainingSettings
+from nnood.training.signals import Stopped
 from nnood.training.slice_blur import FEWEST_SLICES, blur_within_slices
 from nnood.training.task_settings import task_settings
 from nnood.training.turned import seen_from
@@ -67,14 +69,20 @@ class NnoodTrainer(ResumableTrainer):
         # Validation is the same for all recipes: it knows nothing of their labels and repetitions.
         self.task_settings = task_settings(self.plan, configuration, self.configuration_manager.spacing, folder)
         lenders = folder.parent / recipe.donors / self.configuration_manager.data_identifier
-        self.planter = Planter(
-            recipe,
-            self.settings.fold.train_tasks,
-            self.task_settings,
-            lenders=CaseStore(str(lenders)) if recipe.donors else None,
-            patch_size=self.configuration_manager.patch_size,
-            views=self.views,
-            device=self.device,
+        self.lenders = CaseStore(str(lenders)) if recipe.donors else None
+        self.is_offline = recipe.planting == "offline"
+        self.planter: Planter | OfflinePlanter = (
+            OfflinePlanter(self.device, self.views)
+            if self.is_offline
+            else Planter(
+                recipe,
+                self.settings.fold.train_tasks,
+                self.task_settings,
+                lenders=self.lenders,
+                patch_size=self.configuration_manager.patch_size,
+                views=self.views,
+                device=self.device,
+            )
         )
         self.bar: tqdm | None = None
 
@@ -134,6 +142,8 @@ class NnoodTrainer(ResumableTrainer):
     def get_dataloaders(self) -> tuple[Any, Any]:
         """nnU-Net's loader and augmentation for training; the fixed patches for validation."""
         training, validation = self.get_tr_and_val_datasets()
+        if self.is_offline:
+            training = self._plant_beforehand(training)
         variation = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         loader = AlternatingLoader([self._make_loader(training, view, *variation) for view in self.views])
         self.held_out = HeldOut(
@@ -143,12 +153,40 @@ class NnoodTrainer(ResumableTrainer):
             dataset=self.plans_manager.dataset_name,
             patch_size=self.configuration_manager.patch_size,
             batch_size=self.batch_size,
-            first_spacing=float(self.plans_manager.plans["original_median_spacing_after_transp"][0]),
+            first_spacing=self._first_spacing(),
             views=self.views,
             device=self.device,
         )
         seed = self._seed("workers", str(self.current_epoch), str(self.step))
         return feed(loader, self.device, seed), self.held_out.patches()
+
+    def _first_spacing(self) -> float:
+        """Of the stored cases' first axis, in mm."""
+        return float(self.plans_manager.plans["original_median_spacing_after_transp"][0])
+
+    def _plant_beforehand(self, training: CaseStore) -> CaseStore:
+        """Corrupted copies of the training cases, made by all ranks together where they are not there yet."""
+        cases = OfflineCases(
+            store=training,
+            recipe=self.settings.recipe,
+            tasks=self.settings.fold.train_tasks,
+            settings=self.task_settings,
+            first_spacing=self._first_spacing(),
+            patch_size=self.configuration_manager.patch_size,
+            seed=self.settings.seed,
+            folder=Path(self.output_folder) / OFFLINE_FOLDER,
+            lenders=self.lenders,
+        )
+        own, planted = training.identifiers[self.local_rank :: self.team.size], {}
+        with contextlib.suppress(Stopped):
+            planted = cases.plant(own, self.stop.check, silent=self.local_rank > 0)
+        if self.team.any([len(planted) < len(own)])[0]:
+            raise Stopped("asked to end while anomalies were planted; --continue goes on there.")
+        everywhere = self.team.gather(planted)
+        if everywhere:
+            told = {case: one for part in everywhere for case, one in part.items()}
+            self.print_to_log_file(describe_planted(told), also_print_to_console=True, add_timestamp=False)
+        return cases.planted_store()
 
     def _make_loader(
         self, cases: CaseStore, view: View, rotation: Any, flat: bool, initial: Any, axes: Any
@@ -190,7 +228,8 @@ class NnoodTrainer(ResumableTrainer):
         self.print_plans()
         if self.local_rank == 0:
             write_json(Path(self.output_folder_base) / "dataset.json", self.dataset_json)
-        if self.current_epoch == self.step == 0:
+        # Stock nnU-Net, which anomalies planted beforehand are for, starts anywhere.
+        if self.current_epoch == self.step == 0 and not self.is_offline:
             self._start_at_prior()
 
     def _start_at_prior(self) -> None:

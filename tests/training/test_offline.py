@@ -19,7 +19,6 @@ from nnood.training.checkpoints import FINAL, load_checkpoint
 from nnood.training.offline import OfflineCases, OfflinePlanter, Planted, describe_planted
 from nnood.training.recipes import RECIPES
 from nnood.training.train import train
-from nnood.training.trainer import NnoodTrainer
 from nnood.training.validation import NORMAL
 from nnood.views import View
 
@@ -330,35 +329,10 @@ class Killed(BaseException):
     """Stands in for a kill: nothing catches it."""
 
 
-@pytest.fixture
-def _offline_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer plants beforehand, as the recipe says."""
-
-    def datasets(self: NnoodTrainer) -> tuple[Any, Any]:
-        training, validation = original(self)
-        cases = OfflineCases(
-            store=training,
-            recipe=self.settings.recipe,
-            tasks=self.settings.fold.train_tasks,
-            settings=self.task_settings,
-            first_spacing=float(self.plans_manager.plans["original_median_spacing_after_transp"][0]),
-            patch_size=self.configuration_manager.patch_size,
-            seed=self.settings.seed,
-            folder=Path(self.output_folder) / "offline",
-        )
-        cases.plant(training.identifiers, self.stop.check)
-        self.planter = OfflinePlanter(self.device)  # type: ignore[assignment]
-        return cases.planted_store(), validation
-
-    original = NnoodTrainer.get_tr_and_val_datasets
-    monkeypatch.setattr(NnoodTrainer, "get_tr_and_val_datasets", datasets)
-
-
-@pytest.mark.usefixtures("_offline_trainer")
 def test_training_is_on_hard_masks_and_goes_on_as_if_it_had_never_stopped(
     tiny: Roots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "beforehand", replace(RECIPE, name="beforehand", sizes=None))
+    monkeypatch.setitem(RECIPES, "beforehand", replace(RECIPE, name="beforehand"))
     options: dict[str, Any] = {"recipe": "beforehand", "epochs": 2, "iterations": 2, "whole_every": 0}
     labels = []
 
