@@ -165,6 +165,14 @@ def test_from_training_to_score_maps_with_another_configuration_beside_it(slabs:
         assert 0 <= scores.min() < scores.max() <= 1
 
 
+@pytest.mark.parametrize("recipe", ["nnunet_fpi", "nsa", "random_shape"])
+def test_it_goes_with_recipes_of_every_kind(slabs: Roots, recipe: str) -> None:
+    """Anomalies planted beforehand, a schedule that ends when all is learned, another loss."""
+    (fold,) = train(NAME, ["0"], slabs, configuration="2.5d", recipe=recipe, epochs=1, iterations=2, whole_every=0)
+    (loss,) = load_checkpoint(fold / FINAL, CPU)["logging"]["train_losses"]
+    assert np.isfinite(loss)
+
+
 def edited(slabs: Roots, tmp_path: Path, **changes: Any) -> Roots:
     """The same, with plans that a user has changed."""
     roots = Roots(slabs.raw, tmp_path / "preprocessed", slabs.results)
