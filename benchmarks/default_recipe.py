@@ -11,10 +11,16 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from recipes import SETS, Job, format_figures, prepare, run_jobs
 
-from nnood.training.recipes import NNOOD, Recipe
+from nnood.plan import PLANS_FILE
+from nnood.safety import read_json, write_json
+from nnood.training.recipe import Recipe
+from nnood.training.recipes import NNOOD
 
+# Of nnU-Net's ResEncUNetPlanner, per stage.
+BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
 MANY_TASKS = ("poisson_inter", "poisson_intra", "sink", "source", "smooth_intensity")
 MOOD22 = ("mood22_hard", "mood22_smooth")
 OWN = ("sink", "source", "smooth_intensity")
@@ -81,6 +87,19 @@ VARIANTS: dict[str, Recipe] = {
 }
 
 
+def use_residual_encoder(out: Path, dataset: str, configuration: str) -> None:
+    """Change a plan to nnU-Net's residual encoder of the same stages and widths, with its blocks per stage."""
+    file = out / "preprocessed" / SETS[dataset].name / PLANS_FILE
+    plans = read_json(file)
+    network = plans["configurations"][configuration]["architecture"]
+    if not network["network_class_name"].endswith("ResidualEncoderUNet"):
+        network["network_class_name"] = f"{ResidualEncoderUNet.__module__}.{ResidualEncoderUNet.__name__}"
+        kwargs = network["arch_kwargs"]
+        kwargs["n_blocks_per_stage"] = list(BLOCKS[: len(kwargs.pop("n_conv_per_stage"))])
+        kwargs["n_conv_per_stage_decoder"] = [1] * len(kwargs["n_conv_per_stage_decoder"])
+        write_json(file, plans)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -94,13 +113,16 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--residual_encoder", action="store_true", help="needs a FOLDER of its own")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     out = arguments.out.resolve()
     for dataset in arguments.sets:
         prepare(
-            arguments.data.resolve(), out, dataset, arguments.configuration, arguments.features, arguments.batch_size
+            arguments.data.resolve(), out, dataset, [arguments.configuration], arguments.features, arguments.batch_size
         )
+        if arguments.residual_encoder:
+            use_residual_encoder(out, dataset, arguments.configuration)
     jobs = [
         Job(out, dataset, arguments.configuration, VARIANTS[name], seed, arguments.epochs, arguments.iterations)
         for seed in arguments.seeds

@@ -7,9 +7,10 @@ r"""Every recipe on equal terms: the same network plan, number of training steps
 DATA holds `hippocampus/images` (Medical Segmentation Decathlon, task 4), `ixi_2mm/t1` (IXI),
 `pneumoniamnist/pneumoniamnist.npz` (MedMNIST), `mednist/CLASS` (MedNIST) and `lesion_masks` (shapes of real lesions).
 Each recipe trains one network per seed on all training cases with all of its tasks (fold `all`), so the schemes of
-cross-validation, which `benchmarks/cross_validation.py` compares, play no part. Volumes are tested on held-out cases,
-each as it is and with planted anomalies of the kinds below; X-rays on real anomalies and on images of something else.
-Goes on where it was stopped.
+cross-validation, which `benchmarks/cross_validation.py` compares, play no part, and many_tasks_1of5 stands for all four
+of that name. Recipes that ask for a configuration of their own get it where the images have one. Volumes are tested on
+held-out cases, each as it is and with planted anomalies of the kinds below; X-rays on real anomalies and on images of
+something else. Goes on where it was stopped.
 """
 
 import argparse
@@ -47,6 +48,8 @@ from nnood.training.train import train
 HEADLINE = ("reflection", "slice_shuffle", "blur", "shift", "tumour", "lesions")
 # Close to some recipes' own tasks: shown, and marked.
 NEAR = ("noise", "addition", "source", "random_shapes")
+# Trained on all cases and tasks, these are the same as many_tasks_1of5.
+SAME_NETWORKS = ("many_tasks_2of5", "many_tasks_3of5", "many_tasks_4of5")
 NORMAL_CLASS = "CXR"
 MEDNIST_TEST = 100
 
@@ -156,24 +159,27 @@ def test_folder(out: Path, dataset: str) -> Path:
     return out / "test" / dataset if SETS[dataset].per_kind else out / "raw" / SETS[dataset].name
 
 
-def prepare(data: Path, out: Path, dataset: str, configuration: str, features: int, batch_size: int | None) -> None:
+def prepare(
+    data: Path, out: Path, dataset: str, configurations: Sequence[str], features: int, batch_size: int | None
+) -> None:
     """Convert, plan with a small network and batch, preprocess, and make the test set."""
     chosen, roots = SETS[dataset], Roots(out / "raw", out / "preprocessed", out / "results")
     if not (roots.raw / chosen.name / "dataset.json").exists():
         _convert(dataset, data, out, roots)
     planned = roots.preprocessed / chosen.name / PLANS_FILE
-    if not planned.exists() or configuration not in read_json(planned)["nnood"]["configurations"]:
+    if not planned.exists() or set(configurations) - set(read_json(planned)["nnood"]["configurations"]):
         plan_and_preprocess(
             chosen.name,
             roots,
-            configurations=[configuration],
+            configurations=configurations,
             processes=2,
             gpu_memory_target=0.15,
             base_features=features,
         )
     # nnU-Net's planner would fill the memory; a small batch makes many small steps in the same time.
     plans = read_json(planned)
-    plans["configurations"][configuration]["batch_size"] = batch_size or chosen.batch_size
+    for configuration in configurations:
+        plans["configurations"][configuration]["batch_size"] = batch_size or chosen.batch_size
     write_json(planned, plans)
     if chosen.per_kind:
         make_benchmark(
@@ -277,6 +283,11 @@ def _spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{np.mean(values):.{digits}f}{spread}"
 
 
+def choose_configuration(recipe: Recipe, dataset: str, configuration: str) -> str:
+    """The recipe's own, on volumes; the one that was asked for otherwise."""
+    return (SETS[dataset].per_kind and recipe.configuration) or configuration
+
+
 def run_jobs(jobs: Sequence[Job], processes: int) -> None:
     """Train and test networks side by side, one thread each."""
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -290,26 +301,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", default=[name for name in RECIPES if name not in SAME_NETWORKS])
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--features", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started, out = time.time(), arguments.out.resolve()
+    recipes = [RECIPES[name] for name in arguments.recipes]
     for dataset in arguments.sets:
-        prepare(
-            arguments.data.resolve(), out, dataset, arguments.configuration, arguments.features, arguments.batch_size
-        )
+        wanted = dict.fromkeys(choose_configuration(recipe, dataset, arguments.configuration) for recipe in recipes)
+        prepare(arguments.data.resolve(), out, dataset, list(wanted), arguments.features, arguments.batch_size)
     jobs = [
-        Job(out, dataset, arguments.configuration, RECIPES[recipe], seed, arguments.epochs, arguments.iterations)
+        Job(
+            out,
+            dataset,
+            choose_configuration(recipe, dataset, arguments.configuration),
+            recipe,
+            seed,
+            arguments.epochs,
+            arguments.iterations,
+        )
         for seed in arguments.seeds
         for dataset in arguments.sets
-        for recipe in arguments.recipes
+        for recipe in recipes
     ]
     run_jobs(jobs, arguments.processes)
     print(format_figures(jobs))

@@ -47,7 +47,12 @@ def plan_and_preprocess() -> None:
     )
     parser.add_argument("-d", dest="dataset", required=True, help="id or name of the data set")
     parser.add_argument(
-        "-c", dest="configurations", nargs="+", default=[], metavar="CONFIGURATION", help="2d, 3d_lowres, 3d_fullres"
+        "-c",
+        dest="configurations",
+        nargs="+",
+        default=[],
+        metavar="CONFIGURATION",
+        help="2d, 2.5d, 3d_lowres, 3d_fullres",
     )
     parser.add_argument("--gpu_memory_target", type=positive_number, default=8.0, metavar="GB", help="for training")
     parser.add_argument(

@@ -8,11 +8,14 @@ from typing import Any
 from nnood.errors import UserError
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
 from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS, Found, agrees, find_newest
+from nnood.training.recipe import Recipe
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 FIRST_SEED = 0
+# Of members of one recipe: how long each was trained, and what people read.
+MAY_DIFFER = ("epochs", "iterations", "validate_whole_every", "summary", "citation", "notes")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,27 @@ def refuse_other_plans(folder: Path, plans: dict[str, Any], configuration: str) 
         raise UserError(
             f"{folder.parent} holds members of other plans; move it away, or bring back the plans that made it."
         )
+
+
+def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    """Check that the members beside a fold are of the same recipe, but for how long they were trained.
+
+    Args:
+        folder: Of the fold.
+        recipe: Of the wanted run.
+
+    Raises:
+        UserError: If one was trained with another recipe of the same name.
+    """
+    for file in sorted(folder.parent.glob(f"fold_*/{SETTINGS_FILE}")):
+        other = read_json(file)["recipe"]
+        own = recipe.to_dict()
+        differing = [key for key in own if key not in MAY_DIFFER and other.get(key) != own[key]]
+        if differing:
+            raise UserError(
+                f"{file.parent} was trained with another recipe {recipe.name!r}, of another {differing[0]}; give yours "
+                "another name, or move the folder away."
+            )
 
 
 def claim_folder(folder: Path, plans: dict[str, Any], settings: TrainingSettings) -> None:

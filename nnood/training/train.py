@@ -20,7 +20,7 @@ from nnood.training.checkpoints import Found
 from nnood.training.choices import choose_configuration, load_plans, with_donors, with_lengths, with_tasks
 from nnood.training.cross_validation import Fold, fold_for_all, load_folds
 from nnood.training.distributed import refuse_team
-from nnood.training.fold_folder import claim_folder, fold_name, refuse_other_plans, where_to_start
+from nnood.training.fold_folder import claim_folder, fold_name, refuse_other_plans, refuse_other_recipe, where_to_start
 from nnood.training.fold_run import FoldRun, train_fold
 from nnood.training.progress import DONE, RUNNING, TakenError, fold_states, format_states, mark_running
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
@@ -172,6 +172,7 @@ def _train_fold(job: _Job, name: str, settings: TrainingSettings, stop: StopRequ
     one_error(stored_case_faults(job.preprocessed, job.plans, job.configuration, cases))
     _refuse_incomplete(job, settings)
     refuse_other_plans(folder, job.plans, job.configuration)
+    refuse_other_recipe(folder, settings.recipe)
     logger.info("Training fold %s of %s (%s): %s", name, job.plans["dataset_name"], job.configuration, folder)
     if start.checkpoint is not None:
         logger.info(_describe(start.checkpoint))

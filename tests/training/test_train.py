@@ -76,6 +76,18 @@ def test_a_recipe_may_choose_label_and_repetition(planned: Roots, monkeypatch: p
     assert read_json(folder / "settings.json")["recipe"]["label"] == "binary"
 
 
+def test_members_of_one_folder_are_of_one_recipe(planned: Roots, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    recipe = replace(RECIPES["nnood"], name="mine", iterations=1, validate_whole_every=0)
+    write_json(file, recipe.to_dict())
+    train("999", ["0"], planned, recipe=str(file), epochs=1)
+    write_json(file, replace(recipe, learning_rate=1e-4).to_dict())
+    with pytest.raises(UserError, match=r"fold_0 was trained with another recipe 'mine', of another learning_rate"):
+        train("999", ["1"], planned, recipe=str(file), epochs=1)
+    write_json(file, replace(recipe, epochs=3, summary="The same, for longer.").to_dict())
+    train("999", ["1"], planned, recipe=str(file), epochs=1)
+
+
 def test_donors_of_other_channels_are_refused(planned: Roots) -> None:
     other = "Dataset998_Others"
     shutil.copytree(planned.preprocessed / NAME, planned.preprocessed / other)
