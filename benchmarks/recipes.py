@@ -173,7 +173,7 @@ def prepare(
             roots,
             configurations=configurations,
             processes=2,
-            gpu_memory_target=0.15,
+            gpu_memory_target=0.08,
             base_features=features,
         )
     # nnU-Net's planner would fill the memory; a small batch makes many small steps in the same time.
