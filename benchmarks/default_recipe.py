@@ -79,6 +79,19 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "combo_fast_binary": {"learning_rate": 1e-2, "label": "binary"},
         },
     ),
+    (
+        # How much is owed to the mixture, how much to the way of learning it.
+        dataclasses.replace(BROAD, loss="combo", learning_rate=1e-2, label="binary"),
+        {
+            "learning_many": {"tasks": shares(*MANY_TASKS)},
+            "learning_mood22": {"tasks": shares(*MOOD22)},
+            "learning_start": {"tasks": START.tasks},
+            "learning_faster": {"learning_rate": 3e-2},
+            "learning_dice_ce": {"loss": "dice_ce"},
+            "learning_many_anomalies": {"repeat": 0.8},
+            "learning_half_normal": {"normal": 0.5},
+        },
+    ),
 )
 VARIANTS: dict[str, Recipe] = {
     name: dataclasses.replace(base, name=name, **change)  # type: ignore[arg-type]

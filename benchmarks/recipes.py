@@ -50,6 +50,7 @@ HEADLINE = ("reflection", "slice_shuffle", "blur", "shift", "tumour", "lesions")
 NEAR = ("noise", "addition", "source", "random_shapes")
 # Trained on all cases and tasks, these are the same as many_tasks_1of5.
 SAME_NETWORKS = ("many_tasks_2of5", "many_tasks_3of5", "many_tasks_4of5")
+BATCH_OF_VOLUMES = 2
 NORMAL_CLASS = "CXR"
 MEDNIST_TEST = 100
 
@@ -179,7 +180,8 @@ def prepare(
     # nnU-Net's planner would fill the memory; a small batch makes many small steps in the same time.
     plans = read_json(planned)
     for configuration in configurations:
-        plans["configurations"][configuration]["batch_size"] = batch_size or chosen.batch_size
+        own = BATCH_OF_VOLUMES if configuration.startswith("3d") else chosen.batch_size
+        plans["configurations"][configuration]["batch_size"] = batch_size or own
     write_json(planned, plans)
     if chosen.per_kind:
         make_benchmark(
