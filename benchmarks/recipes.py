@@ -239,7 +239,7 @@ def headline(figures: dict[str, Any], key: str) -> float:
 
 def format_figures(jobs: Sequence[Job]) -> str:
     """Mean and standard deviation over seeds, as tables in Markdown."""
-    found = {job: read_json(job.figures) for job in jobs}
+    found = {job.name: read_json(job.figures) for job in jobs}
     lines = []
     for dataset in dict.fromkeys(job.dataset for job in jobs):
         own = [job for job in jobs if job.dataset == dataset]
@@ -249,7 +249,7 @@ def format_figures(jobs: Sequence[Job]) -> str:
     return "\n".join(lines)
 
 
-def _planted(groups: Sequence[Sequence[Job]], found: dict[Job, Any]) -> list[str]:
+def _planted(groups: Sequence[Sequence[Job]], found: dict[str, Any]) -> list[str]:
     keys = ("voxel_ap", "sample_ap", "object_recall")
     kinds = (*HEADLINE, *NEAR)
     lines = [
@@ -257,13 +257,13 @@ def _planted(groups: Sequence[Sequence[Job]], found: dict[Job, Any]) -> list[str
         "|---" * 5 + "|",
     ]
     for group in groups:
-        cells = [_spread([headline(found[job], key) for job in group]) for key in keys]
-        cells.append(_spread([found[job]["minutes"]["training"] for job in group], digits=1))
+        cells = [_spread([headline(found[job.name], key) for job in group]) for key in keys]
+        cells.append(_spread([found[job.name]["minutes"]["training"] for job in group], digits=1))
         lines.append(f"| `{group[0].recipe.name}` | {' | '.join(cells)} |")
     lines += ["", f"| voxel AP | {' | '.join(f'`{kind}`' for kind in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for group in groups:
         cells = [
-            _spread([found[job]["kinds"][kind]["voxel_ap"] for job in group])
+            _spread([found[job.name]["kinds"][kind]["voxel_ap"] for job in group])
             + (" *" if set(KINDS[kind].close_to) & set(group[0].recipe.tasks) else "")
             for kind in kinds
         ]
@@ -271,11 +271,11 @@ def _planted(groups: Sequence[Sequence[Job]], found: dict[Job, Any]) -> list[str
     return lines
 
 
-def _real(groups: Sequence[Sequence[Job]], found: dict[Job, Any]) -> list[str]:
+def _real(groups: Sequence[Sequence[Job]], found: dict[str, Any]) -> list[str]:
     lines = ["| recipe | sample AP | sample AUROC | minutes |", "|---" * 4 + "|"]
     for group in groups:
-        cells = [_spread([found[job]["all"][key] for job in group]) for key in ("sample_ap", "sample_auroc")]
-        cells.append(_spread([found[job]["minutes"]["training"] for job in group], digits=1))
+        cells = [_spread([found[job.name]["all"][key] for job in group]) for key in ("sample_ap", "sample_auroc")]
+        cells.append(_spread([found[job.name]["minutes"]["training"] for job in group], digits=1))
         lines.append(f"| `{group[0].recipe.name}` | {' | '.join(cells)} |")
     return lines
 
