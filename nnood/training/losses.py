@@ -37,6 +37,9 @@ class DiceAndCrossEntropy(DC_and_BCE_loss):
 
     def forward(self, net_output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the negative Dice and the cross-entropy."""
+        if self.dc.batch_dice:
+            # As one image (1, 1, B, *S): nnU-Net gathers a row per image, and ranks may have different numbers of them.
+            net_output, target = net_output.transpose(0, 1)[None], target.transpose(0, 1)[None]
         return super().forward(net_output.float(), target.float())
 
 

@@ -2,13 +2,17 @@ import math
 
 import numpy as np
 import pytest
+import rank_work
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from skimage.measure import block_reduce
 from sklearn.metrics import log_loss
 
+from nnood.safety import read_json
+from nnood.training.distributed import run_ranks
 from nnood.training.losses import LOSSES, DiceAndCrossEntropy, SoftBinaryCrossEntropy, downsample_label, entropy
+from nnood.training.signals import StopRequest
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -104,6 +108,23 @@ def test_dice_and_cross_entropy_are_stock_nnunets_of_two_outputs(share, batch_di
     gradients = [torch.autograd.grad(loss, logit)[0] for loss in losses]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_dice_of_a_batch_that_ranks_share_unevenly(tmp_path):
+    logits, label = 8 * random(3, 1, 6, 7) - 4, (random(3, 1, 6, 7, seed=1) > 0.7).float()
+    arguments = (logits, label, tmp_path)
+    run_ranks(rank_work.share_a_batch, arguments, count=2, device=torch.device("cpu"), stop=StopRequest())
+    told = [read_json(tmp_path / f"{rank}.json") for rank in range(2)]
+    whole = logits.clone().requires_grad_()
+    dice = DiceAndCrossEntropy(1.0, batch_dice=True, ddp=False)(whole, label) - SoftBinaryCrossEntropy()(whole, label)
+    (expected,) = torch.autograd.grad(dice, whole)
+    for part, rank in zip((slice(0, 2), slice(2, 3)), told, strict=True):
+        own = logits[part].clone().requires_grad_()
+        cross_entropy = SoftBinaryCrossEntropy()(own, label[part])
+        assert rank["loss"] == pytest.approx((dice + cross_entropy).item(), rel=1e-5)
+        # Gradients are averaged over the ranks afterwards, so each has twice its share of what all compute.
+        (gradient,) = torch.autograd.grad(cross_entropy, own)
+        torch.testing.assert_close(torch.tensor(rank["gradient"]), gradient + 2 * expected[part], rtol=1e-4, atol=1e-7)
 
 
 def test_dice_and_cross_entropy_are_computed_in_float32():
