@@ -14,8 +14,10 @@ from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 logger = logging.getLogger(__name__)
 
 FIRST_SEED = 0
-# Of members of one recipe: how long each was trained, and what people read.
-MAY_DIFFER = ("epochs", "iterations", "validate_whole_every", "summary", "citation", "notes")
+# What people read of a recipe, and nothing depends on.
+PROSE = ("summary", "citation", "notes")
+# Of members of one recipe: how long each was trained too.
+MAY_DIFFER = ("epochs", "iterations", "validate_whole_every", *PROSE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) -> 
         raise UserError(f"{folder} holds {state}; add --continue to go on, or move the folder away to train anew.")
     if not (folder / SETTINGS_FILE).exists():
         raise UserError(f"{folder / SETTINGS_FILE} is missing; bring it back, or move the folder away to train anew.")
-    if digest_of(read_json(folder / SETTINGS_FILE)) != digest_of(settings.to_dict()):
+    if digest_of(_without_prose(read_json(folder / SETTINGS_FILE))) != digest_of(_without_prose(settings.to_dict())):
         raise UserError(
             f"{folder} was started with other settings (see settings.json in it); repeat the command with the same "
             "ones, or move the folder away to train anew."
@@ -71,6 +73,12 @@ def where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) -> 
     if FINAL in present:
         logger.warning("%s does not agree with its recorded hash, it is made anew.", folder / FINAL)
     return Start(checkpoint=_newest(folder))
+
+
+def _without_prose(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as far as they decide a training."""
+    recipe = settings.get("recipe", {})
+    return {**settings, "recipe": {key: value for key, value in recipe.items() if key not in PROSE}}
 
 
 def _newest(folder: Path) -> Found:
