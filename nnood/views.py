@@ -114,6 +114,11 @@ def views_of(configuration: ConfigurationManager) -> tuple[View, ...]:
         ) from error
 
 
+def stored_as(configuration: str) -> str:
+    """Name of the configuration whose preprocessed cases a configuration reads: for 2.5d, those of 3d_fullres."""
+    return "3d_fullres" if configuration == SLABS else configuration
+
+
 def network_channels(configuration: ConfigurationManager, channels: int) -> int:
     """Input channels of a network, for images of so many channels."""
     return channels * max(1, views_of(configuration)[0].slices)

@@ -19,7 +19,7 @@ from nnood.planning.preprocessor import preprocess
 from nnood.planning.storage import FOREGROUND_FOLDER
 from nnood.planning.survey import SURVEY_FOLDER, extract_fingerprint, survey
 from nnood.safety import read_json, remove_leftovers, write_json
-from nnood.views import SLABS, VIEWS_KEY, refuse_slabs_of_images
+from nnood.views import VIEWS_KEY, refuse_slabs_of_images, stored_as
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ def plan_and_preprocess(
         raise UserError(
             f"{raw.name} has no configuration {unknown[0]!r}; there are {', '.join(plans['configurations'])}."
         )
-    stored = {name: "3d_fullres" if name == SLABS else name for name in chosen}  # 2.5d shares its cases
-    made = {name: preprocess(raw, folder, plans, name, processes=processes) for name in dict.fromkeys(stored.values())}
-    measured = {**_earlier(folder, plans), **{name: made[stored[name]] for name in chosen}}
+    stored = dict.fromkeys(map(stored_as, chosen))
+    made = {name: preprocess(raw, folder, plans, name, processes=processes) for name in stored}
+    measured = {**_earlier(folder, plans), **{name: made[stored_as(name)] for name in chosen}}
     masks = raw.overrides.lesion_masks
     lesions = prepare_lesions(masks, folder, processes=processes) if masks else ""
     plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason, lesions).to_dict()

@@ -54,7 +54,7 @@ class OfflineCases:
         tasks: Names of the fold's training tasks.
         settings: Of the configuration; what can be measured on a case itself is not taken from here.
         first_spacing: Of the stored cases' first axis, in mm, if the configuration's patches lack that axis.
-        patch_size: Of the configuration.
+        patch_size: Of the configuration that the cases were stored for; the copies' chunks follow it too.
         seed: Of the run.
         folder: Where to write.
         lenders: Cases of another data set that lend all foreign patches; if None, the other training cases do.

@@ -35,7 +35,7 @@ from nnood.training.task_settings import task_settings
 from nnood.training.turned import seen_from
 from nnood.training.validation import score_patches
 from nnood.training.whole_cases import is_due, score_whole_cases
-from nnood.views import View, views_of
+from nnood.views import View, stored_as, views_of
 
 PRIOR_BATCHES = 8
 
@@ -172,7 +172,7 @@ class NnoodTrainer(ResumableTrainer):
             tasks=self.settings.fold.train_tasks,
             settings=self.task_settings,
             first_spacing=self._first_spacing(),
-            patch_size=self.configuration_manager.patch_size,
+            patch_size=self.plans_manager.get_configuration(stored_as(self.configuration_name)).patch_size,
             seed=self.settings.seed,
             folder=Path(self.output_folder) / OFFLINE_FOLDER,
             lenders=self.lenders,

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -182,6 +183,20 @@ def edited(slabs: Roots, tmp_path: Path, **changes: Any) -> Roots:
     plans["configurations"]["2.5d"] |= changes
     write_json(file, plans)
     return roots
+
+
+def test_cases_planted_beforehand_lie_as_those_that_they_are_made_of(slabs: Roots) -> None:
+    (folder,) = train(
+        NAME, ["0"], slabs, configuration="2.5d", recipe="nnunet_fpi", epochs=1, iterations=1, whole_every=0
+    )
+    planted = sorted((folder / "offline").glob("*.b2nd"))
+    assert planted
+    for file in planted:
+        copy, source = (
+            blosc2.open(str(path)) for path in (file, slabs.preprocessed / NAME / "nnoodPlans_3d_fullres" / file.name)
+        )
+        assert copy.chunks == source.chunks
+        assert copy.blocks == source.blocks
 
 
 def test_slabs_may_be_thicker_and_views_fewer(slabs: Roots, tmp_path: Path) -> None:
