@@ -123,7 +123,7 @@ class AnomalyLog(LocalLogger):
         loss_axis, score_axis, time_axis = figure.subplots(3, 1)
         for key, style, name in (
             ("train_losses", "-", "training (all resolutions, several anomalies per image)"),
-            ("val_losses", "-", "validation"),
+            ("val_losses", "-", "validation (cross-entropy)"),
             ("prior_entropy", ":", "entropy of the prior: nothing learned"),
         ):
             loss_axis.plot(epochs, log[key][: len(epochs)], style, label=name)
@@ -135,8 +135,9 @@ class AnomalyLog(LocalLogger):
         time_axis.plot(epochs, seconds, color="black", label="seconds per epoch")
         rate_axis = time_axis.twinx()
         rate_axis.plot(epochs, log["lrs"][: len(epochs)], color="tab:gray", linestyle=":", label="learning rate")
-        loss_axis.set_ylabel("cross-entropy")
-        loss_axis.set_ylim(bottom=0)
+        loss_axis.set_ylabel("loss")
+        if min(log["train_losses"], default=0) >= 0:  # Dice is below
+            loss_axis.set_ylim(bottom=0)
         score_axis.set_ylabel(
             "average precision on fixed held-out patches\n(solid: voxels, dotted: samples)\n"
             "and whole cases (o: voxels, x: samples)"
