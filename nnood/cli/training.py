@@ -25,7 +25,7 @@ def train() -> None:
     parser.add_argument(
         "folds", nargs="+", metavar="FOLD", help="fold numbers, every (each in turn) or all (one network on all cases)"
     )
-    parser.add_argument("-c", dest="configuration", help="the plan's default if left out")
+    parser.add_argument("-c", dest="configuration", help="the recipe's if left out, or else the plan's default")
     parser.add_argument("-r", dest="recipe", default="nnood", help="name of the recipe, or a JSON file that holds one")
     parser.add_argument("-t", dest="tasks", type=names, default=[], metavar="TASK,...", help="instead of the recipe's")
     parser.add_argument("--donors", metavar="DATASET", help="id or name of another data set that lends foreign patches")
