@@ -35,7 +35,7 @@ class View:
     slices: int = 0
 
     def __post_init__(self) -> None:
-        if self.axis not in (0, 1, 2):
+        if type(self.axis) is not int or self.axis not in (0, 1, 2):
             raise ValueError(f"Expected an axis from 0 to 2, but got {self.axis}.")
         if self.slices and self.slices % 2 == 0:
             raise ValueError(f"Expected an odd number of slices, so that there is a middle one, but got {self.slices}.")
@@ -105,8 +105,8 @@ def views_of(configuration: ConfigurationManager) -> tuple[View, ...]:
     try:
         if not isinstance(axes, list) or not axes or any(axes.count(axis) > 1 for axis in axes):
             raise ValueError(f"Expected a list of distinct views, but got {axes}.")
-        if len(patch_size) != 3 or patch_size[0] < 1:
-            raise ValueError(f"Expected a patch of three edges, but got {patch_size}.")
+        if len(patch_size) != 3 or any(type(edge) is not int or edge < 1 for edge in patch_size):
+            raise ValueError(f"Expected a patch of three edges in whole voxels, but got {patch_size}.")
         return tuple(View(axis, patch_size[0]) for axis in axes)
     except ValueError as error:
         raise UserError(

@@ -214,9 +214,12 @@ def test_slabs_may_be_thicker_and_views_fewer(slabs: Roots, tmp_path: Path) -> N
     [
         ({"patch_size": [4, 24, 24]}, "odd number of slices"),
         ({"patch_size": [0, 24, 24]}, "three edges"),
+        ({"patch_size": ["3", 24, 24]}, "three edges"),
+        ({"patch_size": [3.5, 24, 24]}, "three edges"),
         ({"views": []}, "distinct views"),
         ({"views": [0, 0]}, "distinct views"),
         ({"views": ["z"]}, "axis from 0 to 2"),
+        ({"views": [1.0]}, "axis from 0 to 2"),
         ({"views": 3}, "list of distinct views"),
     ],
 )
