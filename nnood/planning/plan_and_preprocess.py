@@ -81,7 +81,7 @@ def plan_and_preprocess(
         )
     stored = dict.fromkeys(map(stored_as, chosen))
     made = {name: preprocess(raw, folder, plans, name, processes=processes) for name in stored}
-    measured = {**_earlier(folder, plans), **{name: made[stored_as(name)] for name in chosen}}
+    measured = {**_earlier(folder, plans, chosen), **{name: made[stored_as(name)] for name in chosen}}
     masks = raw.overrides.lesion_masks
     lesions = prepare_lesions(masks, folder, processes=processes) if masks else ""
     plans["nnood"] = _nnood_plan(raw, plans, measured, fingerprint, method, reason, lesions).to_dict()
@@ -114,14 +114,28 @@ def describe_plans(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _earlier(folder: Path, plans: dict[str, Any]) -> dict[str, ConfigurationPlan]:
-    """What an earlier call measured on configurations that are still planned the same way."""
+def _earlier(folder: Path, plans: dict[str, Any], chosen: Sequence[str]) -> dict[str, ConfigurationPlan]:
+    """What an earlier call measured on configurations that are still planned the same way; warns of others.
+
+    Args:
+        folder: The preprocessed data set.
+        plans: The new ones.
+        chosen: Configurations that are preprocessed now.
+    """
     file = folder / PLANS_FILE
     if not file.exists():
         return {}
     before = read_json(file)
+    known = NnoodPlan.from_dict(before["nnood"]).configurations
     same = [name for name, values in plans["configurations"].items() if before["configurations"].get(name) == values]
-    return {name: plan for name, plan in NnoodPlan.from_dict(before["nnood"]).configurations.items() if name in same}
+    lost = [name for name in known if name not in (*same, *chosen)]
+    if lost:
+        logger.warning(
+            "%s was planned otherwise before, and its networks need those plans: unless the data set was changed on "
+            "purpose, repeat this command with the --gpu_memory_target and --base_features of that time.",
+            " and ".join(lost),
+        )
+    return {name: plan for name, plan in known.items() if name in same}
 
 
 def smallest_anomaly(plans: dict[str, Any], fingerprint: dict[str, Any]) -> float:

@@ -1,5 +1,6 @@
 """What is planned for slices with their neighbours (2.5d)."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_alone_it_stores_cases_in_chunks_for_volumes(planned: Roots) -> None:
     assert CaseStore(str(folder)).load_case(case)[0].chunks == before
     plan = NnoodPlan.from_dict(read_json(folder.parent / "nnoodPlans.json")["nnood"])
     assert list(plan.configurations) == ["2.5d"]
+
+
+def test_who_forgets_how_the_others_were_planned_is_told(planned: Roots, caplog: pytest.LogCaptureFixture) -> None:
+    plan_and_preprocess(NAME, planned, configurations=["2.5d"])
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    plan_and_preprocess(NAME, planned, configurations=["2.5d"], base_features=5)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "3d_fullres was planned otherwise before" in warning
+    assert "--base_features" in warning
+    folder = planned.preprocessed / NAME
+    assert list(NnoodPlan.from_dict(read_json(folder / "nnoodPlans.json")["nnood"]).configurations) == ["2.5d"]
 
 
 def test_images_have_none(tmp_path: Path) -> None:
