@@ -9,6 +9,8 @@ SCHEMA_VERSION = 2
 PLANS_NAME = "nnoodPlans"
 PLANS_FILE = f"{PLANS_NAME}.json"
 CASE_LIST_FILE = "case_list.json"
+# In the plans, for the next call of the planner; what follows from it is in each configuration.
+BUDGET_KEY = "planned_for"
 
 
 @dataclass(frozen=True)

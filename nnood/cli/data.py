@@ -54,9 +54,9 @@ def plan_and_preprocess() -> None:
         metavar="CONFIGURATION",
         help="2d, 2.5d, 3d_lowres, 3d_fullres",
     )
-    parser.add_argument("--gpu_memory_target", type=positive_number, default=8.0, metavar="GB", help="for training")
+    parser.add_argument("--gpu_memory_target", type=positive_number, metavar="GB", help="for training; as before, or 8")
     parser.add_argument(
-        "--base_features", type=positive, default=32, help="feature maps of the first stage; fewer suit a CPU"
+        "--base_features", type=positive, help="feature maps of the first stage; as before, or 32; fewer suit a CPU"
     )
     parser.add_argument("--overwrite", action="store_true", help="forget earlier plans and preprocessed cases")
     add_processes(parser)

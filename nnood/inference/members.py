@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nnood.datasets import DATASET_NAME, find_dataset_name
 from nnood.errors import UserError
 from nnood.paths import Roots
-from nnood.plan import NnoodPlan
+from nnood.plan import BUDGET_KEY, NnoodPlan
 from nnood.safety import digest_of, read_json, sha256
 from nnood.training.checkpoints import BEST, FINAL
 from nnood.training.train import member_folder
@@ -175,7 +175,7 @@ def plans_digest(plans: dict[str, Any], configuration: str) -> str:
     says nothing about others.
     """
     run = ("training", "lesions", "configurations")
-    own = {key: value for key, value in plans.items() if key not in ("plans_name", "continue_training")}
+    own = {key: value for key, value in plans.items() if key not in ("plans_name", "continue_training", BUDGET_KEY)}
     own["nnood"] = {key: value for key, value in plans["nnood"].items() if key not in run}
     own["configurations"] = _with_ancestors(plans["configurations"], configuration)
     return digest_of(own)

@@ -11,7 +11,7 @@ import numpy as np
 from nnood.datasets import Dataset, find_dataset_name, load_dataset
 from nnood.errors import UserError
 from nnood.paths import Roots, set_roots
-from nnood.plan import CASE_LIST_FILE, PLANS_FILE, ConfigurationPlan, NnoodPlan
+from nnood.plan import BUDGET_KEY, CASE_LIST_FILE, PLANS_FILE, ConfigurationPlan, NnoodPlan
 from nnood.planning.contact_sheet import draw_foreground
 from nnood.planning.lesions import prepare_lesions
 from nnood.planning.planner import default_configuration, plan_configurations
@@ -28,6 +28,7 @@ DEFAULT_ROTATION_DEGREES = 15.0
 # Smaller anomalies than this many voxels vanish in the network's first pooling.
 MIN_ANOMALY_VOXELS = 4
 ANOMALY_FRACTIONS = (0.1, 0.7)
+DEFAULT_BUDGET = {"gpu_memory_target": 8.0, "base_features": 32}  # nnU-Net's
 
 
 def plan_and_preprocess(
@@ -36,8 +37,8 @@ def plan_and_preprocess(
     *,
     configurations: Sequence[str] = (),
     processes: int = 1,
-    gpu_memory_target: float = 8.0,
-    base_features: int = 32,
+    gpu_memory_target: float | None = None,
+    base_features: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Fingerprint, plan and preprocess a raw data set. Goes on where an earlier, killed call stopped.
@@ -47,8 +48,9 @@ def plan_and_preprocess(
         roots: The three root folders.
         configurations: Which to preprocess; the default configuration if empty.
         processes: Worker processes.
-        gpu_memory_target: GB that training may use; patch and batch size follow from it.
-        base_features: Feature maps of the network's first stage.
+        gpu_memory_target: GB that training may use; patch and batch size follow from it. None: as in an earlier call,
+            or 8.
+        base_features: Feature maps of the network's first stage. None: as in an earlier call, or 32.
         overwrite: Forget earlier plans and preprocessed cases.
 
     Returns:
@@ -70,7 +72,8 @@ def plan_and_preprocess(
     fingerprint = extract_fingerprint(raw, folder, method, processes=processes)
     write_json(folder / "dataset_fingerprint.json", fingerprint)
     logger.info("Foreground masks to look at: %s", draw_foreground(raw, folder, method, reason))
-    plans = plan_configurations(raw, folder, gpu_memory_target=gpu_memory_target, base_features=base_features)
+    budget = _budget(folder, gpu_memory_target, base_features)
+    plans = {**plan_configurations(raw, folder, **budget), BUDGET_KEY: budget}
     write_json(folder / "dataset.json", raw.nnunet_json())
     chosen = tuple(configurations) or (default_configuration(plans),)
     unknown = [name for name in chosen if name not in plans["configurations"]]
@@ -88,6 +91,13 @@ def plan_and_preprocess(
     write_json(folder / CASE_LIST_FILE, list(raw.training))
     write_json(folder / PLANS_FILE, plans)
     return folder
+
+
+def _budget(folder: Path, gpu_memory_target: float | None, base_features: int | None) -> dict[str, Any]:
+    """What the networks may cost: as asked for, as an earlier call was, or by default."""
+    before = read_json(folder / PLANS_FILE).get(BUDGET_KEY, {}) if (folder / PLANS_FILE).exists() else {}
+    asked = {"gpu_memory_target": gpu_memory_target, "base_features": base_features}
+    return {**DEFAULT_BUDGET, **before, **{key: value for key, value in asked.items() if value is not None}}
 
 
 def describe_plans(folder: Path) -> str:

@@ -14,7 +14,7 @@ from nnood.planning.preprocessor import stored_case_faults
 from nnood.safety import read_json
 from nnood.tasks import TASKS
 from nnood.training.recipe import Recipe
-from nnood.views import refuse_slabs_of_images, views_of
+from nnood.views import refuse_slabs_of_images, stored_as, views_of
 
 
 def load_plans(roots: Roots, dataset_name: str) -> dict[str, Any]:
@@ -95,9 +95,10 @@ def with_donors(recipe: Recipe, donors: str | None, roots: Roots, plans: dict[st
     if name == plans["dataset_name"]:
         raise UserError(f"{asker} is {name} itself, whose cases lend patches anyway; name another data set.")
     lenders = load_plans(roots, name)
-    choose_configuration(lenders, configuration)
+    is_known = configuration in NnoodPlan.from_dict(lenders["nnood"]).configurations
+    lent = choose_configuration(lenders, configuration if is_known else stored_as(configuration))
     cases = read_json(roots.preprocessed / name / CASE_LIST_FILE)
-    one_error(stored_case_faults(roots.preprocessed / name, lenders, configuration, cases))
+    one_error(stored_case_faults(roots.preprocessed / name, lenders, lent, cases))
     channels = [
         read_json(roots.preprocessed / n / "dataset.json")["channel_names"] for n in (plans["dataset_name"], name)
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnood.errors import UserError
+from nnood.plan import BUDGET_KEY
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
 from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS, Found, agrees, find_newest
 from nnood.training.recipe import Recipe
@@ -149,4 +150,5 @@ def _without_others(plans: dict[str, Any], configuration: str) -> dict[str, Any]
     for block in (own, own["nnood"]):
         block["configurations"] = {configuration: block["configurations"].get(configuration)}
     own["nnood"].pop("lesions", None)
+    own.pop(BUDGET_KEY, None)
     return own

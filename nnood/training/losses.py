@@ -1,5 +1,6 @@
 """Losses that a recipe may name, and what cross-entropy would be for a network that has learned nothing."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -51,18 +52,23 @@ LOSSES: dict[str, Callable[[bool, bool], nn.Module]] = {
 }
 
 
-def downsample_label(label: torch.Tensor, shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """The label at each of the network's resolutions, by averaging.
+def downsample_label(label: torch.Tensor, shapes: Sequence[Sequence[int]], *, hard: bool = False) -> list[torch.Tensor]:
+    """The label at each of the network's resolutions.
 
     Args:
         label: (B, 1, *S).
         shapes: Spatial shapes, the full one first.
+        hard: By the nearest voxel, as stock nnU-Net has it, rather than by averaging.
 
     Returns:
         One tensor per shape.
     """
     pool: Callable[..., torch.Tensor] = (
-        functional.adaptive_avg_pool2d if label.ndim == 4 else functional.adaptive_avg_pool3d
+        functools.partial(functional.interpolate, mode="nearest-exact")
+        if hard
+        else functional.adaptive_avg_pool2d
+        if label.ndim == 4
+        else functional.adaptive_avg_pool3d
     )
     return [label if tuple(shape) == tuple(label.shape[2:]) else pool(label, tuple(shape)) for shape in shapes]
 

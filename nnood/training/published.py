@@ -17,9 +17,9 @@ _SIZES = "Anomalies are as large as nnood plans. "
 
 
 _STOPPED = (
-    "As in nnOOD, training ends when the voxel average precision on held-out patches with the own task reaches 0.875 "
-    "(there a moving average). The learning rate stays constant (there it falls when the training loss rests), and "
-    "there are no coordinates among the input channels. "
+    "As in nnOOD, training ends when the voxel average precision on held-out patches with the own task, as large as "
+    "planned, reaches 0.875 (there a moving average). The learning rate stays constant (there it falls when the "
+    "training loss rests), and there are no coordinates among the input channels. "
 )
 
 
@@ -93,7 +93,7 @@ PUBLISHED = (
         'Li, Sohn, Yoon, Pfister, "CutPaste", CVPR 2021',
         sizes=(0.14, 0.39),
         sample_score=DEFAULT_SAMPLE_SCORE,
-        notes="Published is a classifier of images; as in nnOOD, the network finds the patch. Its area is 2 to 15 %.",
+        notes="Published is a classifier of images; as in nnOOD, the network finds the patch, 2 to 15 % of a slice.",
     ),
     _nnood22(
         "pii",
@@ -170,7 +170,8 @@ PUBLISHED = (
         citation='Isensee et al., "nnU-Net", Nature Methods 2021, with the anomalies of Tan et al. 2020',
         notes=_PLANNED
         + "For anomaly and background, nnU-Net's two outputs differ by the one logit here, so that its Dice and cross-"
-        "entropy are those of stock nnU-Net. Mirroring stays off unless the data set declares it, as for all recipes.",
+        "entropy are those of stock nnU-Net. As for all recipes, rotation is by 15 degrees at most and mirroring off "
+        "unless the data set declares otherwise.",
         sizes=(0.1, 0.4),
         planting="offline",
         label="binary",

@@ -57,19 +57,15 @@ def per_task(case_folds: Sequence[CaseFold], tasks: tuple[str, ...]) -> list[Fol
 
 
 def single_task(case_folds: Sequence[CaseFold], tasks: tuple[str, ...]) -> list[Fold]:
-    """Classic folds over cases for each task in turn, trained on that task alone and validated on the others.
+    """Classic folds over cases for each task in turn, as `per_task` for that task alone.
 
     Args:
         case_folds: The data set's folds over cases.
-        tasks: The recipe's tasks; a single one is validated on too.
+        tasks: The recipe's tasks.
 
     Source: the ensemble of Naval Marimont, Siomos, Tarroni 2023, five folds with hard and five with smooth edges.
     """
-    folds = []
-    for task in tasks:
-        others = tuple(other for other in tasks if other != task) or tasks
-        folds += [Fold(fold.train, fold.val, (task,), others) for fold in case_folds]
-    return folds
+    return [fold for task in tasks for fold in per_task(case_folds, (task,))]
 
 
 def leave_task_out(case_folds: Sequence[CaseFold], tasks: tuple[str, ...]) -> list[Fold]:

@@ -282,7 +282,7 @@ class NnoodTrainer(ResumableTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of nnU-Net's on planted anomalies."""
         image, label = self.planter(batch)
-        targets = downsample_label(label, self._output_shapes())
+        targets = downsample_label(label, self._output_shapes(), hard=self.is_offline)
         with autocast_for(self.device):
             result = super().train_step({"data": image, "target": targets})
         self.lr_scheduler.step()

@@ -103,6 +103,21 @@ def test_who_forgets_how_the_others_were_planned_is_told(planned: Roots, caplog:
     assert list(NnoodPlan.from_dict(read_json(folder / "nnoodPlans.json")["nnood"]).configurations) == ["2.5d"]
 
 
+def test_what_networks_may_cost_is_remembered(planned: Roots) -> None:
+    file = planned.preprocessed / NAME / "nnoodPlans.json"
+    plan_and_preprocess(NAME, planned, base_features=5, gpu_memory_target=2.0)
+    train(NAME, ["0"], planned, epochs=1, iterations=1, whole_every=0)
+    before = read_json(file)
+    plan_and_preprocess(NAME, planned, configurations=["2.5d"])
+    plans = read_json(file)
+    assert plans["configurations"] == before["configurations"]
+    assert plans["configurations"]["2.5d"]["architecture"]["arch_kwargs"]["features_per_stage"][0] == 5
+    assert sorted(NnoodPlan.from_dict(plans["nnood"]).configurations) == ["2.5d", "3d_fullres"]
+    # Who forgets may add a fold to what was trained before.
+    plan_and_preprocess(NAME, planned, configurations=["3d_fullres"])
+    train(NAME, ["1"], planned, configuration="3d_fullres", epochs=1, iterations=1, whole_every=0)
+
+
 def test_images_have_none(tmp_path: Path) -> None:
     roots = Roots.under(tmp_path)
     folder = roots.raw / "Dataset101_Flat"

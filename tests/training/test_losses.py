@@ -55,6 +55,17 @@ def test_downsampling_is_block_averaging(shape):
         assert level.mean().item() == pytest.approx(label.mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(16, 24), (8, 16, 24)])
+def test_hard_labels_stay_hard(shape):
+    label = (random(2, 1, *shape) > 0.5).float()
+    halves, same = tuple(n // 2 for n in shape), shape
+    full, level = downsample_label(label, [same, halves], hard=True)
+    assert torch.equal(full, label)
+    # The middle of two voxels lies between them: the upper one is taken.
+    upper = (slice(None), slice(None), *[slice(1, None, 2)] * len(shape))
+    assert torch.equal(level, label[upper])
+
+
 @pytest.mark.parametrize("prior", [0.001, 0.02, 0.5, 0.9])
 def test_entropy_is_the_loss_of_the_best_constant(prior):
     label = torch.full((1, 1, 50, 50), prior)

@@ -336,11 +336,11 @@ def test_training_is_on_hard_masks_and_goes_on_as_if_it_had_never_stopped(
     options: dict[str, Any] = {"recipe": "beforehand", "epochs": 2, "iterations": 2, "whole_every": 0}
     labels = []
 
-    def seen(label: torch.Tensor, shapes: list[list[int]]) -> list[torch.Tensor]:
+    def seen(label: torch.Tensor, shapes: list[list[int]], **options: bool) -> list[torch.Tensor]:
         labels.append(label)
         if len(labels) == kill_at:
             raise Killed
-        return original(label, shapes)
+        return original(label, shapes, **options)
 
     original = trainer.downsample_label
     monkeypatch.setattr(trainer, "downsample_label", seen)

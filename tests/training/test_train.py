@@ -66,9 +66,9 @@ def test_a_recipe_may_choose_label_and_repetition(planned: Roots, monkeypatch: p
     monkeypatch.setitem(RECIPES, "binary", recipe)
     labels = []
 
-    def recorded(label: torch.Tensor, shapes: list[list[int]]) -> list[torch.Tensor]:
+    def recorded(label: torch.Tensor, shapes: list[list[int]], **options: bool) -> list[torch.Tensor]:
         labels.append(label)
-        return original(label, shapes)
+        return original(label, shapes, **options)
 
     original = trainer.downsample_label
     monkeypatch.setattr(trainer, "downsample_label", recorded)
