@@ -1,5 +1,6 @@
 """Anomalies that are the same in every epoch, member and run: seeded per data set, case and task."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -101,6 +102,24 @@ def settings_from_image(
         spacing=spacing,
         label_saturation=tuple(saturation.tolist()),
     )
+
+
+def measure_stored(
+    image: np.ndarray, foreground: np.ndarray, first_spacing: float, settings: TaskSettings
+) -> TaskSettings:
+    """What tasks must know to plant in a whole stored case: in a volume, or in the only slice where slices are trained.
+
+    Args:
+        image: Values (C, Z, Y, X).
+        foreground: Boolean (Z, Y, X).
+        first_spacing: Of the first axis, in mm, if the configuration's patches lack that axis.
+        settings: Of the configuration; what can be measured on the case itself is not taken from here.
+    """
+    if image.shape[1] == 1 and len(settings.spacing) == 2:
+        image, foreground = image[:, 0], foreground[0]
+    spacing = (first_spacing, *settings.spacing)[-foreground.ndim :]
+    measured = settings_from_image(image, foreground, spacing, settings.fractions)
+    return dataclasses.replace(measured, lesions=settings.lesions)
 
 
 def fit_to(image: np.ndarray, foreground: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

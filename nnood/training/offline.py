@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from nnood.planning.storage import PROPERTIES_FOLDER, CaseStore, case_files, rec
 from nnood.safety import describe_files, read_receipt, remove_leftovers, write_receipt
 from nnood.tasks import TaskSettings
 from nnood.tasks.draws import choice
-from nnood.training.fixed_anomalies import fit_to, plant_in_case, seed_of, settings_from_image
+from nnood.training.fixed_anomalies import fit_to, measure_stored, plant_in_case, seed_of
 from nnood.training.planting import recipe_settings
 from nnood.training.recipe import Recipe
 from nnood.training.validation import NORMAL, donor_of
@@ -112,8 +112,9 @@ class OfflineCases:
             other, other_segmentation = _load(lenders, donor)
             fitted = fit_to(other, other_segmentation[0] == 1, image.shape[1:])
             foreground = segmentation[0] == 1
-            measured = self._measure(image, foreground)
-            planted, label = plant_in_case(image, foreground, fitted, task, measured, seed)
+            measured = measure_stored(image, foreground, self.first_spacing, self.settings)
+            own = recipe_settings(measured, self.recipe)
+            planted, label = plant_in_case(image, foreground, fitted, task, own, seed)
             image, anomaly = planted.numpy(), label.numpy()[None] > 0
         save_case(
             self.folder,
@@ -133,14 +134,6 @@ class OfflineCases:
         shares *= (1 - self.recipe.normal) / shares.sum()
         generator = torch.Generator().manual_seed(seed_of(OFFLINE_FOLDER, str(self.seed), case))
         return (*self.tasks, NORMAL)[choice(generator, (*shares, self.recipe.normal), 1)[0]]
-
-    def _measure(self, image: np.ndarray, foreground: np.ndarray) -> TaskSettings:
-        """What the tasks must know of a whole case: a volume, or a slice where the configuration is of slices."""
-        if image.shape[1] == 1 and len(self.settings.spacing) == 2:
-            image, foreground = image[:, 0], foreground[0]
-        spacing = (self.first_spacing, *self.settings.spacing)[-foreground.ndim :]
-        measured = settings_from_image(image, foreground, spacing, self.settings.fractions)
-        return recipe_settings(replace(measured, lesions=self.settings.lesions), self.recipe)
 
     def _positions(self, case: str, anomaly: np.ndarray) -> np.ndarray:
         """Positions (N, 4) for nnU-Net's oversampling, drawn from the anomaly (1, Z, Y, X) as nnU-Net does."""

@@ -1,6 +1,5 @@
 """Validation on whole held-out cases by nnU-Net's sliding window: as at prediction, on the preprocessed grid."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from nnood.inference.sliding_window import SlidingWindow
 from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings
-from nnood.training.fixed_anomalies import fit_to, plant_in_case, seed_of, settings_from_image
+from nnood.training.fixed_anomalies import fit_to, measure_stored, plant_in_case, seed_of
 from nnood.training.recipe import Recipe
 from nnood.training.validation import NORMAL, TaskScores, donor_of, spread_evenly
 
@@ -60,7 +59,7 @@ class WholeCases:
         self._store = store
         self._tasks = tuple(tasks)
         self._settings = settings
-        self._spacing = (first_spacing, *settings.spacing)[-3:]
+        self._first_spacing = first_spacing
         self._dataset = dataset
         self._donors = list(donors)
         self.cases = spread_evenly(store.identifiers, MOST_CASES)
@@ -70,15 +69,9 @@ class WholeCases:
         for case in self.cases:
             image, foreground = self._load(case)
             yield torch.from_numpy(image), torch.zeros(foreground.shape), NORMAL
-            flat = image.shape[1] == 1 and len(self._settings.spacing) == 2
-            settings = self._measure(image[:, 0], foreground[0]) if flat else self._measure(image, foreground)
+            settings = measure_stored(image, foreground, self._first_spacing, self._settings)
             for task in self._tasks:
                 yield *self._plant(image, foreground, case, task, settings), task
-
-    def _measure(self, image: np.ndarray, foreground: np.ndarray) -> TaskSettings:
-        spacing = self._spacing[-foreground.ndim :]
-        measured = settings_from_image(image, foreground, spacing, self._settings.fractions)
-        return dataclasses.replace(measured, lesions=self._settings.lesions)
 
     def _plant(
         self, image: np.ndarray, foreground: np.ndarray, case: str, task: str, settings: TaskSettings
