@@ -17,7 +17,6 @@ from recipes import SETS, Job, format_figures, prepare, run_jobs
 from nnood.plan import PLANS_FILE
 from nnood.safety import read_json, write_json
 from nnood.training.recipe import Recipe
-from nnood.training.recipes import NNOOD
 
 # Of nnU-Net's ResEncUNetPlanner, per stage.
 BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
@@ -32,7 +31,16 @@ def shares(*tasks: str) -> dict[str, float]:
 
 
 # Many-tasks' deformations and intensities; its foreign patches in MOOD22's shapes, with hard and smooth edges.
-START = dataclasses.replace(NNOOD, name="start", tasks=shares(*MOOD22, *OWN), normal=0.2, repeat=0.5)
+START = Recipe(
+    name="start",
+    summary="Where the search began.",
+    tasks=shares(*MOOD22, *OWN),
+    normal=0.2,
+    repeat=0.5,
+    label="flipped_gaussian",
+    loss="bce",
+    learning_rate=3e-3,
+)
 # The winner of the first round, in which mixtures were tried.
 BROAD = dataclasses.replace(
     START,

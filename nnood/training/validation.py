@@ -18,6 +18,18 @@ from nnood.views import View
 
 NORMAL = "normal"
 MAX_CASES = 40
+MOST_PATCHES = 200  # of all tasks together: many tasks shall not cost more than training does
+
+
+def cases_for(tasks: Sequence[str], most_cases: int, most_images: int) -> int:
+    """How many cases to take, each once normal and once with each task, so that there are not too many images.
+
+    Args:
+        tasks: Names of the tasks.
+        most_cases: At most so many cases.
+        most_images: At most so many images, as long as there is a case.
+    """
+    return max(1, min(most_cases, most_images // (1 + len(tasks))))
 
 
 def spread_evenly(cases: Sequence[str], most: int) -> list[str]:
@@ -72,7 +84,7 @@ class FixedPatches:
         self._patch_size = tuple(patch_size)
         self._batch_size = batch_size
         self._device = device
-        chosen = spread_evenly(store.identifiers, MAX_CASES)
+        chosen = spread_evenly(store.identifiers, cases_for(tasks, MAX_CASES, MOST_PATCHES))
         self._items = [(case, task) for case in chosen for task in (NORMAL, *tasks)]
 
     def __len__(self) -> int:

@@ -10,9 +10,10 @@ from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings
 from nnood.training.fixed_anomalies import fit_to, measure_stored, plant_in_case, seed_of
 from nnood.training.recipe import Recipe
-from nnood.training.validation import NORMAL, TaskScores, donor_of, spread_evenly
+from nnood.training.validation import NORMAL, TaskScores, cases_for, donor_of, spread_evenly
 
 MOST_CASES = 12
+MOST_IMAGES = 60
 FEWEST_TIMES = 4
 
 
@@ -62,7 +63,7 @@ class WholeCases:
         self._first_spacing = first_spacing
         self._dataset = dataset
         self._donors = list(donors)
-        self.cases = spread_evenly(store.identifiers, MOST_CASES)
+        self.cases = spread_evenly(store.identifiers, cases_for(tasks, MOST_CASES, MOST_IMAGES))
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
         """Image (C, Z, Y, X), label (Z, Y, X) in [0, 1] and name of the task or `NORMAL`, on the CPU."""

@@ -57,7 +57,7 @@ def test_every_key_is_read(write):
         "sizes": [0.2, 1],
         "planting": "offline",
         "donors": "Dataset102_Other",
-        "label": "logistic",
+        "label": "binary",
         "loss": "dice_ce",
         "augmentation": "none",
         "foreground_share": 0,

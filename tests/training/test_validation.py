@@ -5,11 +5,14 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
+from nnood.inference.selection.images import unseen_tasks
 from nnood.planning.storage import CaseStore, save_case
 from nnood.scores import sample_score
 from nnood.tasks import TASKS, TaskSettings
 from nnood.training import validation
 from nnood.training.fixed_anomalies import seed_of
+from nnood.training.recipes import RECIPES
+from nnood.training.schemes import Fold
 from nnood.training.validation import NORMAL, FixedPatches, TaskScores, donor_of, score_patches, spread_evenly
 from nnood.views import View
 
@@ -165,3 +168,16 @@ def test_cases_are_spread_evenly_and_nobody_lends_to_itself() -> None:
     assert spread_evenly(cases, 20) == cases
     assert {donor_of("3", cases, seed) for seed in range(30)} == {*cases} - {"3"}
     assert donor_of("3", ["3"], 5) == "3"
+
+
+@pytest.mark.parametrize(("tasks", "expected"), [(0, 40), (1, 40), (4, 40), (5, 33), (12, 15), (300, 1)])
+def test_many_tasks_do_not_make_more_images(tasks: int, expected: int) -> None:
+    assert validation.cases_for(["task"] * tasks, 40, 200) == expected
+
+
+def test_the_default_recipe_leaves_kinds_to_be_judged_on() -> None:
+    recipe = RECIPES["nnood"]
+    tasks = tuple(recipe.tasks)
+    left = unseen_tasks([Fold(("a",), ("b",), tasks, tasks)])
+    assert len(left) == 4
+    assert not set(left) & set(tasks)
