@@ -1,5 +1,6 @@
 """What a fold validates on: fixed patches after each epoch, whole cases now and then."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,8 @@ class HeldOut:
         return FixedPatches(
             self.store,
             tuple(dict.fromkeys((*self.tasks, *self.followed))),
-            self.settings,
+            # The images are the same whatever the label; the loss is of what the network was taught to say.
+            dataclasses.replace(self.settings, label=self.training.recipe.label),
             dataset=self.dataset,
             donors=self._donors(),
             patch_size=self.patch_size,

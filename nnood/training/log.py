@@ -14,8 +14,11 @@ from nnood.safety import atomic_path, plain
 from nnood.training.losses import entropy
 from nnood.training.validation import TaskScores
 
-# Below this share of the prior's entropy, the loss has visibly left it.
-LEARNED = 0.97
+# Below this share of the prior's entropy, the loss has visibly left it. A network that learned by Dice is too sure of
+# itself for that: it has learned something if its average precision is so many times that of random scores.
+LEARNED, TIMES_CHANCE = 0.97, 3.0
+# Of more tasks than these, a line tells the mean and the extremes.
+MOST_TOLD = 5
 
 SUMMARY_KEYS = (
     "val_losses",
@@ -33,6 +36,7 @@ KEYS = (
     "val_losses",
     "prior_entropy",
     "mean_voxel_ap",
+    "mean_chance",
     "voxel_ap",
     "sample_ap",
     "mean_training_voxel_ap",
@@ -73,6 +77,7 @@ class AnomalyLog(LocalLogger):
         self.log("voxel_ap", voxel_ap, epoch)
         self.log("sample_ap", scores.sample_ap(tasks), epoch)
         self.log("mean_voxel_ap", _mean(voxel_ap), epoch)
+        self.log("mean_chance", _mean(scores.chance(tasks)), epoch)
         self.log("mean_training_voxel_ap", _mean(scores.voxel_ap(training)) if training else None, epoch)
 
     def log_whole(self, scores: TaskScores | None, tasks: Sequence[str], epoch: int) -> None:
@@ -94,8 +99,9 @@ class AnomalyLog(LocalLogger):
 
     @property
     def has_learned(self) -> bool:
-        """Whether the newest validation loss has left the entropy of the prior."""
-        return bool(self.get_value("val_losses", -1) < LEARNED * self.get_value("prior_entropy", -1))
+        """Whether the newest validation loss has left the entropy of the prior, or voxels are ranked well."""
+        is_surer = self.get_value("val_losses", -1) < LEARNED * self.get_value("prior_entropy", -1)
+        return bool(is_surer or self.get_value("mean_voxel_ap", -1) > TIMES_CHANCE * self.get_value("mean_chance", -1))
 
     def describe_epoch(self, epochs: int) -> str:
         """The newest epoch in one line for the user.
@@ -172,9 +178,18 @@ def _mean(figures: dict[str, float]) -> float:
 
 
 def _show(voxel_ap: dict[str, float | None], sample_ap: dict[str, float | None]) -> str:
-    """Both figures of each task, for the user to read."""
+    """Both figures of each task, for the user to read; of many tasks the means, the lowest and the highest."""
 
     def shown(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.3f}"
 
-    return ", ".join(f"{task} {shown(value)}/{shown(sample_ap[task])}" for task, value in voxel_ap.items())
+    def told(task: str) -> str:
+        return f"{task} {shown(voxel_ap[task])}/{shown(sample_ap[task])}"
+
+    known = {task: value for task, value in voxel_ap.items() if value is not None}
+    if len(voxel_ap) <= MOST_TOLD or not known:
+        return ", ".join(map(told, voxel_ap))
+    samples = {task: value for task, value in sample_ap.items() if value is not None}
+    low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    means = f"{shown(_mean(known))}/{shown(_mean(samples))}"
+    return f"{means}, mean of {len(voxel_ap)} tasks from {told(low)} to {told(high)}"

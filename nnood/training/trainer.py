@@ -390,7 +390,7 @@ class NnoodTrainer(ResumableTrainer):
         write_json(Path(self.output_folder) / "validation" / "summary.json", content)
         if not self.log.has_learned:
             self.print_to_log_file(
-                "The network has learned nothing yet: its loss is that of a constant prediction. Train longer "
+                "The network has learned nothing yet: it tells anomalies hardly better than chance. Train longer "
                 "(--epochs), or with larger anomalies (anomaly_size in dataset.json).",
                 also_print_to_console=True,
                 add_timestamp=False,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nnood.evaluation.histogram import ScoreHistogram, count_bins
-from nnood.evaluation.metrics import average_precision, count_scores
+from nnood.evaluation.metrics import Counts, average_precision, count_scores
 from nnood.planning.storage import CaseStore
 from nnood.scores import sample_score
 from nnood.tasks import TaskSettings
@@ -159,14 +159,19 @@ class TaskScores:
 
     def voxel_ap(self, tasks: Sequence[str]) -> dict[str, float]:
         """Per task, over its images and the normal ones."""
-        result = {}
-        for task in tasks:
-            pooled = ScoreHistogram()
-            for name in (task, NORMAL):
-                if name in self._voxels:
-                    pooled.merge(self._voxels[name])
-            result[task] = float(average_precision(pooled.counts()))
-        return result
+        return {task: float(average_precision(self._pooled(task).counts())) for task in tasks}
+
+    def chance(self, tasks: Sequence[str]) -> dict[str, float]:
+        """Per task, the voxel average precision of random scores: the share of anomalous voxels."""
+        return {task: prevalence(self._pooled(task).counts()) for task in tasks}
+
+    def _pooled(self, task: str) -> ScoreHistogram:
+        """Of a task's images and the normal ones."""
+        pooled = ScoreHistogram()
+        for name in (task, NORMAL):
+            if name in self._voxels:
+                pooled.merge(self._voxels[name])
+        return pooled
 
     def sample_ap(self, tasks: Sequence[str]) -> dict[str, float]:
         """Per task, its images against the normal ones."""
@@ -177,6 +182,12 @@ class TaskScores:
             truth = np.array([is_anomalous for _, is_anomalous in samples], dtype=bool)
             result[task] = float(average_precision(count_scores(scores, truth)))
         return result
+
+
+def prevalence(counts: Counts) -> float:
+    """Share of the anomalous among all; 0 if there are none at all."""
+    anomalous, normal = float(counts.positives.sum()), float(counts.negatives.sum())
+    return anomalous / (anomalous + normal) if anomalous else 0.0
 
 
 def _mean_over(values: Mapping[str, Sequence[float]], tasks: Sequence[str]) -> float:

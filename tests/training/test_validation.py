@@ -11,6 +11,7 @@ from nnood.scores import sample_score
 from nnood.tasks import TASKS, TaskSettings
 from nnood.training import validation
 from nnood.training.fixed_anomalies import seed_of
+from nnood.training.log import KEYS, AnomalyLog
 from nnood.training.recipes import RECIPES
 from nnood.training.schemes import Fold
 from nnood.training.validation import NORMAL, FixedPatches, TaskScores, donor_of, score_patches, spread_evenly
@@ -181,3 +182,42 @@ def test_the_default_recipe_leaves_kinds_to_be_judged_on() -> None:
     left = unseen_tasks([Fold(("a",), ("b",), tasks, tasks)])
     assert len(left) == 4
     assert not set(left) & set(tasks)
+
+
+def test_chance_is_what_random_scores_reach() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = TaskScores()
+    for task, share in ((NORMAL, 0.0), ("fpi", 0.1), ("sink", 0.4)):
+        label = (torch.rand(4, 1, 64, 64, generator=generator) < share).float()
+        scores.add(torch.rand(4, 1, 64, 64, generator=generator), label, [task] * 4)
+    chance, reached = scores.chance(["fpi", "sink"]), scores.voxel_ap(["fpi", "sink"])
+    assert chance == pytest.approx(reached, rel=0.1)
+    assert chance["fpi"] == pytest.approx(0.05, rel=0.1)
+    assert TaskScores().chance(["fpi"]) == {"fpi": 0.0}
+
+
+def test_a_network_that_is_too_sure_of_itself_has_learned_all_the_same() -> None:
+    label = torch.zeros(1, 1, 32, 32)
+    label[..., :4, :4] = 1
+    right, anywhere = AnomalyLog(), AnomalyLog()
+    for log, score in ((right, label), (anywhere, label.flip(-1).flip(-2))):
+        scores = TaskScores()
+        scores.add(0.6 * torch.ones_like(label), torch.zeros_like(label), [NORMAL], [0.9])
+        scores.add(0.6 + 0.3 * score, label, ["fpi"], [0.9])
+        log.log_patches(scores, ["fpi"], [], 0)
+    assert right.has_learned
+    assert not anywhere.has_learned
+
+
+def test_of_many_tasks_a_line_tells_the_mean_and_the_extremes() -> None:
+    log = AnomalyLog()
+    tasks = [f"task{number}" for number in range(7)]
+    for key in KEYS:
+        log.log(key, 1.0, 0)
+    log.log("voxel_ap", {task: 0.1 * number for number, task in enumerate(tasks)}, 0)
+    log.log("sample_ap", dict.fromkeys(tasks, 0.5), 0)
+    log.log("whole_voxel_ap", None, 0)
+    log.log("failed", 0, 0)
+    line = log.describe_epoch(3)
+    assert "0.300/0.500, mean of 7 tasks from task0 0.000/0.500 to task6 0.600/0.500" in line
+    assert "task3" not in line
