@@ -48,7 +48,7 @@ from nnood.training.train import member_folder, train
 
 KINDS = ("reflection", "slice_shuffle", "blur", "tumour", "noise", "lesions")
 # A patch holds nearly a whole slice, so validation on whole cases would say the same for more time.
-FIVE = dataclasses.replace(RECIPES["many_tasks_1of5"], validate_whole_every=0)
+FIVE = dataclasses.replace(RECIPES["many_tasks_1of5"], validate_whole_every=0, learning_rate=3e-3, weight_decay=1e-5)
 SCHEMES = {f"many_tasks_{trained}of5": f"paired({trained})" for trained in range(1, 5)}
 SCHEMES |= {"leave_task_out": "leave_task_out", "per_task": "per_task"}
 MEMBERS = {"many_tasks_1of5": 5, "many_tasks_2of5": 10, "many_tasks_3of5": 10, "many_tasks_4of5": 5}
