@@ -22,6 +22,7 @@ from nnood.training.recipe import Recipe
 BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
 MANY_TASKS = ("poisson_inter", "poisson_intra", "sink", "source", "smooth_intensity")
 MOOD22 = ("mood22_hard", "mood22_smooth")
+FIRST = ("smooth_intensity", "mood22_smooth", "dag", "source")
 OWN = ("sink", "source", "smooth_intensity")
 
 
@@ -55,7 +56,7 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "start": {},
             "tasks_many": {"tasks": shares(*MANY_TASKS)},
             "tasks_mood22": {"tasks": shares(*MOOD22)},
-            "tasks_first": {"tasks": shares("smooth_intensity", "mood22_smooth", "dag", "source")},
+            "tasks_first": {"tasks": shares(*FIRST)},
             "tasks_broad": {"tasks": BROAD.tasks},
             "tasks_foreign": {"tasks": shares(*MOOD22, "nsa", "poisson_inter", "dag", "autoseg")},
         },
@@ -91,6 +92,7 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
         # How much is owed to the mixture, how much to the way of learning it.
         dataclasses.replace(BROAD, loss="combo", learning_rate=1e-2, label="binary"),
         {
+            "learning_first": {"tasks": shares(*FIRST), "normal": 0.06},
             "learning_many": {"tasks": shares(*MANY_TASKS)},
             "learning_mood22": {"tasks": shares(*MOOD22)},
             "learning_start": {"tasks": START.tasks},
