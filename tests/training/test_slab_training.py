@@ -122,8 +122,8 @@ def test_labels_are_2d_and_what_is_known_of_the_data_is_that_of_the_slices(
 ) -> None:
     shapes = []
 
-    def recorded(label: torch.Tensor, wanted: list[list[int]]) -> list[torch.Tensor]:
-        made = original(label, wanted)
+    def recorded(label: torch.Tensor, wanted: list[list[int]], **options: bool) -> list[torch.Tensor]:
+        made = original(label, wanted, **options)
         shapes.append([tuple(one.shape) for one in made])
         return made
 
