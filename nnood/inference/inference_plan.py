@@ -10,13 +10,11 @@ from typing import Any
 from nnood.errors import UserError
 from nnood.inference.calibration import IDENTITY, Calibration, Threshold
 from nnood.inference.ensembling import COMBINATIONS, RANK_LEVELS
-from nnood.inference.members import Member, plans_digest
+from nnood.inference.members import Member, plans_digest, settings_of
 from nnood.inference.postprocessing import Step
 from nnood.json_fields import number, numbers, parts, texts, typed
 from nnood.safety import read_json, sha256
 from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
-from nnood.training.recipe import Recipe
-from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 PLAN_FILE = "inference_plan.json"
 SCHEMA_VERSION = 1
@@ -208,7 +206,7 @@ def default_plan(members: Sequence[Member]) -> InferencePlan:
 
     The sample score is that of the members' recipe; nnood's default where their recipes disagree.
     """
-    scores = {_recipe_of(member).sample_score for member in members}
+    scores = {settings_of(member).recipe.sample_score for member in members}
     planned = tuple(
         PlannedMember(member.folder.name, member.fold, member.file.name, sha256(member.file)) for member in members
     )
@@ -223,14 +221,6 @@ def default_plan(members: Sequence[Member]) -> InferencePlan:
         thresholds=(),
         plans={member.folder.name: plans_digest(member.plans, member.configuration) for member in members},
     )
-
-
-def _recipe_of(member: Member) -> Recipe:
-    file = member.file.parent / SETTINGS_FILE
-    try:
-        return TrainingSettings.from_dict(read_json(file)).recipe
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is not of this version of nnood or was changed ({error}); bring it back.") from error
 
 
 def _check_keys(content: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from nnood.paths import Roots
 from nnood.plan import BUDGET_KEY, NnoodPlan
 from nnood.safety import digest_of, read_json, sha256
 from nnood.training.checkpoints import BEST, FINAL
+from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 from nnood.training.train import member_folder
 
 if TYPE_CHECKING:
@@ -166,6 +167,19 @@ def members_of_plan(plan: "InferencePlan", roots: Roots) -> list[Member]:
             )
         members.append(member)
     return members
+
+
+def settings_of(member: Member) -> TrainingSettings:
+    """What a member was trained with.
+
+    Raises:
+        UserError: If the file that says so is missing or not valid.
+    """
+    file = member.file.parent / SETTINGS_FILE
+    try:
+        return TrainingSettings.from_dict(read_json(file))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is not of this version of nnood or was changed ({error}); bring it back.") from error
 
 
 def plans_digest(plans: dict[str, Any], configuration: str) -> str:

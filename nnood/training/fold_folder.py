@@ -9,15 +9,13 @@ from nnood.errors import UserError
 from nnood.plan import BUDGET_KEY
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
 from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS, Found, agrees, find_newest
-from nnood.training.recipe import Recipe
+from nnood.training.recipe import PROSE, Recipe
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 FIRST_SEED = 0
-# What people read of a recipe, and nothing depends on.
-PROSE = ("summary", "citation", "notes")
-# Of members of one recipe: how long each was trained too.
+# Among members of one recipe: how long each was trained, and what people read.
 MAY_DIFFER = ("epochs", "iterations", "validate_whole_every", *PROSE)
 
 
@@ -118,9 +116,9 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     Raises:
         UserError: If one was trained with another recipe of the same name.
     """
+    own = recipe.to_dict()
     for file in sorted(folder.parent.glob(f"fold_*/{SETTINGS_FILE}")):
         other = read_json(file)["recipe"]
-        own = recipe.to_dict()
         differing = [key for key in own if key not in MAY_DIFFER and other.get(key) != own[key]]
         if differing:
             raise UserError(

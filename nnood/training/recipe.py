@@ -20,6 +20,8 @@ PLANTING = ("online", "offline")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.]*(_[A-Za-z0-9.]+)*")
 LONGEST_NAME = 60  # file systems allow folders 255 characters, and the names of configuration and tasks are appended
 ENDING = ".json"
+# Keys that people read, and nothing depends on.
+PROSE = ("summary", "citation", "notes")
 
 
 @dataclass(frozen=True)

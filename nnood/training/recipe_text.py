@@ -7,10 +7,9 @@ from pathlib import Path
 
 from nnood.errors import UserError
 from nnood.safety import write_text
-from nnood.training.recipe import ENDING, Recipe
+from nnood.training.recipe import ENDING, PROSE, Recipe
 
 WIDTH = 100
-PROSE = ("name", "summary", "citation", "notes")
 
 
 def list_recipes(recipes: Iterable[Recipe]) -> str:
@@ -40,7 +39,7 @@ def describe_recipe(recipe: Recipe) -> str:
         for key, label in labels.items()
         if getattr(recipe, key)
     ]
-    parameters = {key: value for key, value in recipe.to_dict().items() if key not in PROSE}
+    parameters = {key: value for key, value in recipe.to_dict().items() if key not in ("name", *PROSE)}
     return "\n\n".join([recipe.name, *prose, json.dumps(parameters, indent=2)])
 
 

@@ -12,12 +12,11 @@ import torch
 from nnood.errors import UserError
 from nnood.geometry import Geometry
 from nnood.images import read_case, read_image
-from nnood.inference.members import Member
+from nnood.inference.members import Member, settings_of
 from nnood.planning.storage import foreground_file
-from nnood.safety import digest_of, read_json
+from nnood.safety import digest_of
 from nnood.training.cross_validation import Fold
 from nnood.training.fixed_anomalies import fit_to, plant_in_case, seed_of, settings_from_image
-from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 from nnood.training.validation import NORMAL, donor_of, spread_evenly
 
 # Planted where a recipe validates on the very tasks it trains on: the first few that its members have not seen. They
@@ -48,7 +47,7 @@ class Image:
 
 def fold_of(member: Member) -> Fold:
     """The cases and tasks that a member was trained on and kept from."""
-    return TrainingSettings.from_dict(read_json(member.file.parent / SETTINGS_FILE)).fold
+    return settings_of(member).fold
 
 
 def unseen_tasks(folds: Sequence[Fold]) -> list[str]:
