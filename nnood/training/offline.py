@@ -17,7 +17,7 @@ from nnood.safety import describe_files, read_receipt, remove_leftovers, write_r
 from nnood.tasks import TaskSettings
 from nnood.tasks.draws import choice
 from nnood.training.fixed_anomalies import fit_to, measure_stored, plant_in_case, seed_of
-from nnood.training.planting import recipe_settings
+from nnood.training.planting import recipe_settings, recipe_shares
 from nnood.training.recipe import Recipe
 from nnood.training.validation import NORMAL, donor_of
 from nnood.views import View
@@ -130,10 +130,9 @@ class OfflineCases:
 
     def _draw_task(self, case: str) -> str:
         """One of the tasks by its share, or `NORMAL`."""
-        shares = np.array([self.recipe.tasks.get(task, 1.0) for task in self.tasks])
-        shares *= (1 - self.recipe.normal) / shares.sum()
+        shares, normal = recipe_shares(self.recipe, self.tasks)
         generator = torch.Generator().manual_seed(seed_of(OFFLINE_FOLDER, str(self.seed), case))
-        return (*self.tasks, NORMAL)[choice(generator, (*shares, self.recipe.normal), 1)[0]]
+        return (*self.tasks, NORMAL)[choice(generator, (*shares.values(), normal), 1)[0]]
 
     def _positions(self, case: str, anomaly: np.ndarray) -> np.ndarray:
         """Positions (N, 4) for nnU-Net's oversampling, drawn from the anomaly (1, Z, Y, X) as nnU-Net does."""

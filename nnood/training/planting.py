@@ -26,6 +26,12 @@ def recipe_settings(settings: TaskSettings, recipe: Recipe) -> TaskSettings:
     )
 
 
+def recipe_shares(recipe: Recipe, tasks: Sequence[str]) -> tuple[dict[str, float], float]:
+    """Shares of a fold's training tasks by a recipe, and that of images left normal, relative to the same sum."""
+    weights = {name: recipe.tasks.get(name, 1.0) for name in tasks}
+    return weights, recipe.normal / (1 - recipe.normal) * sum(weights.values())
+
+
 class Planter:
     """A recipe's mixture of tasks, with its randomness and, per view, its donors.
 
@@ -55,8 +61,7 @@ class Planter:
             views: From where its networks see cases.
             device: Where to plant.
         """
-        weights = {name: recipe.tasks.get(name, 1.0) for name in tasks}
-        normal = recipe.normal / (1 - recipe.normal) * sum(weights.values())
+        weights, normal = recipe_shares(recipe, tasks)
         known = recipe_settings(settings, recipe)
         self._views = tuple(views)
         self._mixtures = [build_mixture(weights, view.settings(known), normal=normal) for view in self._views]
