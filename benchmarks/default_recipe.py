@@ -102,6 +102,21 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "learning_half_normal": {"normal": 0.5},
         },
     ),
+    (
+        # For volumes: the small mixture, and what of the way of learning it needs.
+        dataclasses.replace(BROAD, tasks=shares(*FIRST), normal=0.06, loss="combo", learning_rate=1e-2, label="binary"),
+        {
+            "first_combo": {},
+            "first_combo_slow": {"learning_rate": 3e-3},
+            "first_combo_soft": {"label": "flipped_gaussian"},
+            "first_bce": {"loss": "bce"},
+            "first_bce_soft": {"loss": "bce", "label": "flipped_gaussian"},
+            "first_without_dag": {"tasks": shares("smooth_intensity", "mood22_smooth", "source")},
+            "first_sink": {"tasks": shares(*FIRST, "sink")},
+            "first_normal": {"normal": 0.3},
+            "first_one": {"repeat": 0.0},
+        },
+    ),
 )
 VARIANTS: dict[str, Recipe] = {
     name: dataclasses.replace(base, name=name, **change)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK
 import torch
 from real_data import VOLUMES, split_images
 from tqdm import tqdm
@@ -50,7 +51,6 @@ HEADLINE = ("reflection", "slice_shuffle", "blur", "shift", "tumour", "lesions")
 NEAR = ("noise", "addition", "source", "random_shapes")
 # Trained on all cases and tasks, these are the same as many_tasks_1of5.
 SAME_NETWORKS = ("many_tasks_2of5", "many_tasks_3of5", "many_tasks_4of5")
-BATCH_OF_VOLUMES = 8
 NORMAL_CLASS = "CXR"
 MEDNIST_TEST = 100
 
@@ -64,17 +64,21 @@ class Set:
         batch_size: In 2D: a small batch makes many small steps in the same time.
         per_kind: Planted anomalies of each kind; 0 where the test images are anomalous themselves.
         patch_size: In 3D: many small patches hold more anomalies than a few large ones of the same cost.
+        batch_size_3d: In 3D.
+        shrink: So many voxels along each axis become one, their mean: patches of a small network see enough of a head.
     """
 
     name: str
     batch_size: int
     per_kind: int = 0
     patch_size: tuple[int, ...] = ()
+    batch_size_3d: int = 0
+    shrink: int = 1
 
 
 SETS = {
-    "hippocampus": Set("Dataset104_Hippocampus", 8, 10, (24, 32, 24)),
-    "ixi": Set("Dataset105_Ixi", 4, 4, (32, 32, 32)),
+    "hippocampus": Set("Dataset104_Hippocampus", 8, 10, (24, 32, 24), 8),
+    "ixi": Set("Dataset105_Ixi", 4, 8, (32, 40, 32), 4, shrink=2),
     "pneumonia": Set("Dataset106_Pneumonia", 16),
     "mednist": Set("Dataset107_Mednist", 16),
 }
@@ -186,7 +190,7 @@ def prepare(
         values["batch_size"] = batch_size or chosen.batch_size
         if configuration.startswith("3d"):
             values.update(
-                patch_size=list(chosen.patch_size), batch_size=batch_size or BATCH_OF_VOLUMES, batch_dice=True
+                patch_size=list(chosen.patch_size), batch_size=batch_size or chosen.batch_size_3d, batch_dice=True
             )
     write_json(planned, plans)
     if chosen.per_kind:
@@ -210,8 +214,21 @@ def _convert(dataset: str, data: Path, out: Path, roots: Roots) -> None:
         convert_folder(normal, roots.raw, int(number), name, test=test, labels=labels, processes=2)
     else:
         images, count, _ = VOLUMES[dataset]
-        normal, test = split_images(data / images, count, out / f"split_{dataset}")
+        folder = shrink(data / images, SETS[dataset].shrink, out / f"shrunk_{dataset}")
+        normal, test = split_images(folder, count, out / f"split_{dataset}")
         convert_folder(normal, roots.raw, int(number), name, test=test, processes=2)
+
+
+def shrink(images: Path, factor: int, folder: Path) -> Path:
+    """Copies in which so many voxels along each axis are one, their mean; returns their folder."""
+    if factor == 1:
+        return images
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(images.glob("*.nii.gz")):
+        if not (folder / file.name).exists():
+            image = SimpleITK.ReadImage(str(file), SimpleITK.sitkFloat32)
+            SimpleITK.WriteImage(SimpleITK.BinShrink(image, [factor] * image.GetDimension()), str(folder / file.name))
+    return folder
 
 
 def split_classes(classes: Path, folder: Path) -> tuple[Path, Path, Path]:

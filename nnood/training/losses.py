@@ -44,10 +44,11 @@ class DiceAndCrossEntropy(DC_and_BCE_loss):
         return super().forward(net_output.float(), target.float())
 
 
-# From whether Dice is of whole batches, and whether several processes share one.
+# From whether nnU-Net plans Dice of whole batches, and whether several processes share one. Dice of single images is a
+# poor guide where some of them are normal, so that only the loss of stock nnU-Net follows the plan.
 LOSSES: dict[str, Callable[[bool, bool], nn.Module]] = {
     "bce": lambda batch_dice, ddp: SoftBinaryCrossEntropy(),
-    "combo": lambda batch_dice, ddp: DiceAndCrossEntropy(0.5, batch_dice=batch_dice, ddp=ddp),
+    "combo": lambda batch_dice, ddp: DiceAndCrossEntropy(0.5, batch_dice=True, ddp=ddp),
     "dice_ce": lambda batch_dice, ddp: DiceAndCrossEntropy(1.0, batch_dice=batch_dice, ddp=ddp),
 }
 

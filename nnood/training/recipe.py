@@ -180,7 +180,7 @@ _RANGES = {
 
 
 def _range(low: float, high: float) -> str:
-    return f"a number of {low:g} or more" if high == _LARGEST else f"a number from {low:g} to {high:g}"
+    return f"a number from {low:g} to {high:g}"
 
 
 def _text(content: dict[str, Any], key: str) -> str:
