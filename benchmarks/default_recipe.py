@@ -23,6 +23,7 @@ BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
 MANY_TASKS = ("poisson_inter", "poisson_intra", "sink", "source", "smooth_intensity")
 MOOD22 = ("mood22_hard", "mood22_smooth")
 FIRST = ("smooth_intensity", "mood22_smooth", "dag", "source")
+THREE = ("smooth_intensity", "mood22_smooth", "source")
 OWN = ("sink", "source", "smooth_intensity")
 
 
@@ -115,6 +116,19 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "first_sink": {"tasks": shares(*FIRST, "sink")},
             "first_normal": {"normal": 0.3},
             "first_one": {"repeat": 0.0},
+        },
+    ),
+    (
+        dataclasses.replace(BROAD, tasks=shares(*THREE), normal=0.06, loss="combo", learning_rate=1e-2, label="binary"),
+        {
+            "three": {},
+            "three_slow": {"learning_rate": 5e-3},
+            "three_soft": {"label": "flipped_gaussian"},
+            "three_normal": {"normal": 0.2},
+            "three_sink": {"tasks": shares(*THREE, "sink")},
+            "three_random": {"tasks": shares(*THREE, "random_shape")},
+            "three_nsa": {"tasks": shares(*THREE, "nsa")},
+            "three_many": {"repeat": 0.8},
         },
     ),
 )
