@@ -107,15 +107,9 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
         # For volumes: the small mixture, and what of the way of learning it needs.
         dataclasses.replace(BROAD, tasks=shares(*FIRST), normal=0.06, loss="combo", learning_rate=1e-2, label="binary"),
         {
+            "first_former": {"loss": "bce", "learning_rate": 3e-3, "label": "flipped_gaussian"},
             "first_combo": {},
             "first_combo_slow": {"learning_rate": 3e-3},
-            "first_combo_soft": {"label": "flipped_gaussian"},
-            "first_bce": {"loss": "bce"},
-            "first_bce_soft": {"loss": "bce", "label": "flipped_gaussian"},
-            "first_without_dag": {"tasks": shares("smooth_intensity", "mood22_smooth", "source")},
-            "first_sink": {"tasks": shares(*FIRST, "sink")},
-            "first_normal": {"normal": 0.3},
-            "first_one": {"repeat": 0.0},
         },
     ),
     (
@@ -124,11 +118,10 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "three": {},
             "three_slow": {"learning_rate": 5e-3},
             "three_soft": {"label": "flipped_gaussian"},
-            "three_normal": {"normal": 0.2},
             "three_sink": {"tasks": shares(*THREE, "sink")},
             "three_random": {"tasks": shares(*THREE, "random_shape")},
-            "three_nsa": {"tasks": shares(*THREE, "nsa")},
-            "three_many": {"repeat": 0.8},
+            "three_plain": {"augmentation": "none"},
+            "three_donors": {"donors": SETS["ixi"].name},  # for the hippocampus, tissue of heads
         },
     ),
 )

@@ -267,7 +267,7 @@ def format_figures(jobs: Sequence[Job]) -> str:
     for dataset in dict.fromkeys(job.dataset for job in jobs):
         own = [job for job in jobs if job.dataset == dataset]
         groups = [[job for job in own if job.recipe.name == name] for name in dict.fromkeys(j.recipe.name for j in own)]
-        lines += ["", f"{dataset}, {len(groups[0])} seeds", ""]
+        lines += ["", f"{dataset}, {own[0].epochs * own[0].iterations} steps", ""]
         lines += _planted(groups, found) if SETS[dataset].per_kind else _real(groups, found)
     return "\n".join(lines)
 
@@ -276,13 +276,13 @@ def _planted(groups: Sequence[Sequence[Job]], found: dict[str, Any]) -> list[str
     keys = ("voxel_ap", "sample_ap", "object_recall")
     kinds = (*HEADLINE, *NEAR)
     lines = [
-        "| recipe | voxel AP | sample AP | objects found at 1 false positive per case | minutes |",
-        "|---" * 5 + "|",
+        "| recipe | seeds | voxel AP | sample AP | objects found at 1 false positive per case | minutes |",
+        "|---" * 6 + "|",
     ]
     for group in groups:
         cells = [_spread([headline(found[job.name], key) for job in group]) for key in keys]
         cells.append(_spread([found[job.name]["minutes"]["training"] for job in group], digits=1))
-        lines.append(f"| `{group[0].recipe.name}` | {' | '.join(cells)} |")
+        lines.append(f"| `{group[0].recipe.name}` | {len(group)} | {' | '.join(cells)} |")
     lines += ["", f"| voxel AP | {' | '.join(f'`{kind}`' for kind in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for group in groups:
         cells = [
@@ -295,11 +295,11 @@ def _planted(groups: Sequence[Sequence[Job]], found: dict[str, Any]) -> list[str
 
 
 def _real(groups: Sequence[Sequence[Job]], found: dict[str, Any]) -> list[str]:
-    lines = ["| recipe | sample AP | sample AUROC | minutes |", "|---" * 4 + "|"]
+    lines = ["| recipe | seeds | sample AP | sample AUROC | minutes |", "|---" * 5 + "|"]
     for group in groups:
         cells = [_spread([found[job.name]["all"][key] for job in group]) for key in ("sample_ap", "sample_auroc")]
         cells.append(_spread([found[job.name]["minutes"]["training"] for job in group], digits=1))
-        lines.append(f"| `{group[0].recipe.name}` | {' | '.join(cells)} |")
+        lines.append(f"| `{group[0].recipe.name}` | {len(group)} | {' | '.join(cells)} |")
     return lines
 
 
