@@ -12,14 +12,11 @@ DEFAULT_RECIPE = "nnood"
 
 NNOOD = Recipe(
     name=DEFAULT_RECIPE,
-    summary="nnood's own: a mixture of brighter or darker, foreign and deformed tissue, classic five folds.",
-    tasks={"smooth_intensity": 1.0, "mood22_smooth": 1.0, "source": 1.0},
+    summary="nnood's own: a mixture of brighter or darker, foreign, warped and deformed tissue, classic five folds.",
+    tasks={"smooth_intensity": 1.0, "mood22_smooth": 1.0, "dag": 1.0, "source": 1.0},
     notes="What it was compared with: documentation/explanation/default_recipe.md.",
     normal=0.06,
     repeat=0.5,
-    label="binary",
-    loss="combo",
-    learning_rate=5e-3,
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NNOOD, *PUBLISHED)}

@@ -23,7 +23,7 @@ from nnood.training.validation import NORMAL, donor_of, spread_evenly
 # differ as much as tasks can: a deformation, foreign tissue, a random texture, a hole, a blurred foreign patch.
 UNSEEN = (
     *("sink", "poisson_inter", "random_shape", "cutout", "source", "nsa", "fpi", "smooth_intensity", "autoseg"),
-    *("dag", "poisson_intra", "nsa_mixed", "cutpaste"),  # for recipes of many tasks
+    *("dag", "poisson_intra", "nsa_mixed", "cutpaste"),  # what the default recipe leaves out
 )
 UNSEEN_COUNT = 4
 # nnU-Net's normalisations of channels whose unit means nothing: those of a donor are matched first.
