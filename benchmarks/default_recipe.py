@@ -104,11 +104,10 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
         },
     ),
     (
-        # For volumes: the small mixture, and what of the way of learning it needs.
+        # As learning_first, but for the way of learning.
         dataclasses.replace(BROAD, tasks=shares(*FIRST), normal=0.06, loss="combo", learning_rate=1e-2, label="binary"),
         {
             "first_former": {"loss": "bce", "learning_rate": 3e-3, "label": "flipped_gaussian"},
-            "first_combo": {},
             "first_combo_slow": {"learning_rate": 3e-3},
         },
     ),

@@ -187,11 +187,10 @@ def prepare(
     plans = read_json(planned)
     for configuration in configurations:
         values = plans["configurations"][configuration]
-        values["batch_size"] = batch_size or chosen.batch_size
-        if configuration.startswith("3d"):
-            values.update(
-                patch_size=list(chosen.patch_size), batch_size=batch_size or chosen.batch_size_3d, batch_dice=True
-            )
+        is_3d = configuration.startswith("3d")
+        values["batch_size"] = batch_size or (chosen.batch_size_3d if is_3d else chosen.batch_size)
+        if is_3d:
+            values["patch_size"] = list(chosen.patch_size)
     write_json(planned, plans)
     if chosen.per_kind:
         make_benchmark(
