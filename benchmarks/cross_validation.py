@@ -147,7 +147,7 @@ class Tally:
 def _test(run: Run) -> dict[str, Any]:
     """Every network with its best and its last checkpoint, their plain means, and the planned ensemble."""
     test = run.out / "test"
-    folder = member_folder(run.roots, NAME, run.scheme, run.configuration)
+    folder = member_folder(run.roots, NAME, RECIPES[run.scheme], run.configuration)
     plan = load_plan(run.roots.results / NAME / PLAN_FILE)
     predictors = {name: MapPredictor(members_in(folder, (), name), torch.device("cpu")) for name in (BEST, FINAL)}
     names = [member.fold for member in members_in(folder, (), BEST)]

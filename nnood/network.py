@@ -24,13 +24,16 @@ class OneHead(LabelManager):
         return 1
 
 
-def build_network(configuration: ConfigurationManager, channels: int, *, deep_supervision: bool) -> nn.Module:
+def build_network(
+    configuration: ConfigurationManager, channels: int, *, deep_supervision: bool, outputs: int = 1
+) -> nn.Module:
     """Build the network that nnU-Net planned.
 
     Args:
         configuration: nnU-Net's configuration.
         channels: Of the images.
         deep_supervision: Whether all resolutions are put out, as a list, or the full one only.
+        outputs: Channels of what is put out.
     """
     kwargs: dict[str, Any] = configuration.network_arch_init_kwargs
     return get_network_from_plans(
@@ -38,7 +41,7 @@ def build_network(configuration: ConfigurationManager, channels: int, *, deep_su
         kwargs,
         configuration.network_arch_init_kwargs_req_import,
         network_channels(configuration, channels),
-        1,
+        outputs,
         allow_init=True,
         deep_supervision=deep_supervision,
     )

@@ -13,11 +13,12 @@ from nnood.inference.ensembling import COMBINATIONS, RANK_LEVELS
 from nnood.inference.members import Member, plans_digest, settings_of
 from nnood.inference.postprocessing import Step
 from nnood.json_fields import number, numbers, parts, texts, typed
+from nnood.reconstruction.settings import VOXEL_SCORES
 from nnood.safety import read_json, sha256
 from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
 
 PLAN_FILE = "inference_plan.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PLAIN_NAME = re.compile(r"^(?!\.)[^/\\]+$")  # no way out of the folder of results
 
 
@@ -31,6 +32,7 @@ class PlannedMember:
         checkpoint: File name.
         sha256: Of the checkpoint.
         quantiles: Its scores at `RANK_LEVELS`, for the mean of ranks; empty otherwise.
+        voxel_score: Which of several that its network has; the recipe's if empty.
     """
 
     folder: str
@@ -38,6 +40,7 @@ class PlannedMember:
     checkpoint: str
     sha256: str
     quantiles: tuple[float, ...] = ()
+    voxel_score: str = ""
 
     def __post_init__(self) -> None:
         for key in ("folder", "fold", "checkpoint"):
@@ -48,11 +51,23 @@ class PlannedMember:
         inside = all(0 <= one <= 1 for one in self.quantiles) and all(a <= b for a, b in pairwise(self.quantiles))
         if not inside or len(self.quantiles) not in (0, len(RANK_LEVELS)):
             raise ValueError(f"Expected none or {len(RANK_LEVELS)} rising quantiles in [0, 1] of a member.")
+        if self.voxel_score and self.voxel_score not in VOXEL_SCORES:
+            raise ValueError(
+                f"Expected one of {', '.join(VOXEL_SCORES)} for voxel_score of a member, but got {self.voxel_score!r}."
+            )
 
     @property
     def name(self) -> str:
-        """For the user: folder and fold."""
-        return f"{self.folder}/fold_{self.fold}"
+        """For the user: folder, fold and, if its network has several, voxel score."""
+        return f"{self.folder}/fold_{self.fold}{self._score}"
+
+    @property
+    def _score(self) -> str:
+        return f" ({self.voxel_score})" if self.voxel_score else ""
+
+    def describe(self) -> str:
+        """For the user: its checkpoint and, if its network has several, voxel score."""
+        return f"{self.folder}/fold_{self.fold}/{self.checkpoint}{self._score}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,7 @@ class InferencePlan:
 
     def describe(self) -> str:
         """For the user: members, combination, steps, sample score."""
-        members = "\n         ".join(f"{member.name}/{member.checkpoint}" for member in self.members)
+        members = "\n         ".join(member.describe() for member in self.members)
         steps = ", ".join(step.describe() for step in self.steps) or "none"
         calibrated = "no" if self.calibration == IDENTITY else "yes"
         where = " within the foreground" if self.within_foreground else ""
@@ -237,6 +252,7 @@ def _member(content: dict[str, Any]) -> PlannedMember:
         checkpoint=typed(content, "checkpoint", str),
         sha256=typed(content, "sha256", str),
         quantiles=numbers(content, "quantiles"),
+        voxel_score=typed(content, "voxel_score", str),
     )
 
 

@@ -1,5 +1,6 @@
 """Which trained members there are, chosen by the user or by an inference plan."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from nnood.plan import BUDGET_KEY, NnoodPlan
 from nnood.safety import digest_of, read_json, sha256
 from nnood.training.checkpoints import BEST, FINAL
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
-from nnood.training.train import member_folder
 
 if TYPE_CHECKING:
     from nnood.inference.inference_plan import InferencePlan
@@ -32,6 +32,7 @@ class Member:
         plans: nnU-Net's plans with nnood's block.
         configuration: Name of the configuration.
         dataset_json: In nnU-Net's keys.
+        voxel_score: Which of several that its network has; the recipe's if empty.
     """
 
     file: Path
@@ -40,6 +41,7 @@ class Member:
     plans: dict[str, Any]
     configuration: str
     dataset_json: dict[str, Any]
+    voxel_score: str = ""
 
     @property
     def channels(self) -> int:
@@ -70,9 +72,9 @@ def find_members(
         UserError: If nothing or too much fits.
     """
     name = dataset_with_results(roots, dataset)
-    if recipe is not None and configuration is not None:
-        return members_in(member_folder(roots, name, recipe, configuration), folds, checkpoint)
     candidates = sorted((roots.results / name).glob(f"*__{recipe or '*'}__{configuration or '*'}"))
+    if len(candidates) == 1 and recipe is not None and configuration is not None:
+        return members_in(candidates[0], folds, checkpoint)
     candidates = [folder for folder in candidates if any(folder.glob(f"{FOLD_PREFIX}*/{checkpoint}"))]
     if not candidates:
         raise UserError(f"{roots.results / name} has no trained fold that fits; train one with nnood_train {name} 0.")
@@ -159,7 +161,7 @@ def members_of_plan(plan: "InferencePlan", roots: Roots) -> list[Member]:
                 f"{file} is not the checkpoint that the inference plan was made with; bring that one back, or run "
                 "nnood_find_best_configuration again."
             )
-        member = _load(folder, planned.fold, planned.checkpoint)
+        member = dataclasses.replace(_load(folder, planned.fold, planned.checkpoint), voxel_score=planned.voxel_score)
         if plans_digest(member.plans, member.configuration) != plan.plans[planned.folder]:
             raise UserError(
                 f"{folder / 'plans.json'} holds other plans than when the inference plan was made; bring those back, "

@@ -9,15 +9,34 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.geometry import Geometry
 from nnood.inference.export import map_back
-from nnood.inference.members import Member, plans_digest
+from nnood.inference.members import Member, plans_digest, settings_of
 from nnood.inference.sliding_window import make_window
 from nnood.network import build_network
+from nnood.plan import NnoodPlan
+from nnood.planning.foreground import foreground_mask
 from nnood.planning.preprocessor import preprocess_image
+from nnood.reconstruction.network import Autoencoder
+from nnood.reconstruction.patches import knows_foreground, with_foreground
+from nnood.reconstruction.settings import Reconstruction
 from nnood.training.checkpoints import load_checkpoint
 
 
+def reconstruction_of(member: Member) -> Reconstruction | None:
+    """How a member reconstructs; None if it learned tasks."""
+    return settings_of(member).recipe.reconstruction
+
+
+def _key(member: Member) -> tuple[Any, ...]:
+    """What members of a group have in common."""
+    return (
+        member.configuration,
+        plans_digest(member.plans, member.configuration),
+        reconstruction_of(member),
+    )
+
+
 class _Group:
-    """Members that share plans and configuration, and so the preprocessed image and the shape of the network."""
+    """Members that share plans, configuration and kind of network, and so the preprocessed image."""
 
     def __init__(self, member: Member, device: torch.device) -> None:
         """Build the network.
@@ -29,21 +48,38 @@ class _Group:
         self._dataset_json = member.dataset_json
         self._plans = PlansManager(member.plans)
         self._configuration = self._plans.get_configuration(member.configuration)
-        network = build_network(self._configuration, member.channels, deep_supervision=False)
-        self._window = make_window(network, self._plans, self._configuration, member.dataset_json, device)
+        self._reconstruction = reconstruction_of(member)
+        self._method = NnoodPlan.from_dict(member.plans["nnood"]).foreground_method
+        self._network: Any = (
+            build_network(self._configuration, member.channels, deep_supervision=False)
+            if self._reconstruction is None
+            else Autoencoder(self._reconstruction, self._configuration, member.channels)
+        )
+        self._window = make_window(self._network, self._plans, self._configuration, member.dataset_json, device)
 
     def preprocess(self, image: np.ndarray, geometry: Geometry) -> tuple[torch.Tensor, dict[str, Any]]:
-        """The image (C, *S) on the network's grid, and the way back."""
-        data, _, properties = preprocess_image(
-            image, None, geometry, self._plans, self._configuration, self._dataset_json
+        """The image (C, *S) on the network's grid, for autoencoders with its foreground, and the way back."""
+        foreground = None
+        if self._reconstruction is not None and knows_foreground(self._method):
+            foreground = foreground_mask(image, self._method)[None].astype(np.int8)
+        data, segmentation, properties = preprocess_image(
+            image, foreground, geometry, self._plans, self._configuration, self._dataset_json
         )
-        return torch.from_numpy(data), properties
+        prepared = torch.from_numpy(data)
+        if self._reconstruction is not None:
+            inside = None if foreground is None else torch.from_numpy(segmentation == 1)
+            prepared = with_foreground(prepared[None], inside, self._reconstruction)[0]
+        return prepared, properties
 
-    def scores(self, data: torch.Tensor, weights: dict[str, Any], mirror_axes: tuple[int, ...]) -> torch.Tensor:
+    def scores(
+        self, data: torch.Tensor, weights: dict[str, Any], mirror_axes: tuple[int, ...], voxel_score: str
+    ) -> torch.Tensor:
         """What one member says: (1, *S) in [0, 1], on the network's grid."""
         self._window.list_of_parameters = [weights]
         self._window.use_mirroring = bool(mirror_axes)
         self._window.allowed_mirroring_axes = mirror_axes or None
+        if self._reconstruction is not None:
+            self._network.voxel_score = voxel_score or self._reconstruction.voxel_score
         return torch.sigmoid(self._window.predict_logits_from_preprocessed_data(data).float())
 
     def map_back(self, scores: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
@@ -64,11 +100,14 @@ class MapPredictor:
         Raises:
             UserError: If a checkpoint is missing or damaged.
         """
-        contents = [load_checkpoint(member.file, torch.device("cpu")) for member in members]
+        # One file may stand for several members, each with another voxel score.
+        loaded = {file: load_checkpoint(file, torch.device("cpu")) for file in {member.file for member in members}}
+        contents = [loaded[member.file] for member in members]
         self._weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
         self._mirror_axes = [tuple(content["mirror_axes"]) for content in contents]
-        keys = [(member.configuration, plans_digest(member.plans, member.configuration)) for member in members]
-        self._groups: dict[tuple[str, str], _Group] = {}
+        self._voxel_scores = [member.voxel_score for member in members]
+        keys = [_key(member) for member in members]
+        self._groups: dict[tuple[Any, ...], _Group] = {}
         for member, key in zip(members, keys, strict=True):
             if key not in self._groups:
                 self._groups[key] = _Group(member, device)
@@ -91,7 +130,7 @@ class MapPredictor:
             group = self._groups[key]
             data, properties = group.preprocess(image, geometry)
             for number in numbers:
-                scores = group.scores(data, self._weights[number], self._mirror_axes[number])
+                scores = self._scores(group, data, number)
                 yield number, group.map_back(scores, properties)
 
     def mean(self, image: np.ndarray, geometry: Geometry, chosen: Sequence[int] | None = None) -> np.ndarray:
@@ -112,13 +151,16 @@ class MapPredictor:
             data, properties = group.preprocess(image, geometry)
             summed = torch.zeros(1, *data.shape[1:])
             for number in numbers:
-                summed += group.scores(data, self._weights[number], self._mirror_axes[number])
+                summed += self._scores(group, data, number)
             total += len(numbers) * group.map_back(summed / len(numbers), properties).astype(np.float64)
         return (total / sum(map(len, groups.values()))).astype(np.float32)
 
-    def _by_group(self, chosen: Sequence[int] | None) -> dict[tuple[str, str], list[int]]:
+    def _scores(self, group: _Group, data: torch.Tensor, number: int) -> torch.Tensor:
+        return group.scores(data, self._weights[number], self._mirror_axes[number], self._voxel_scores[number])
+
+    def _by_group(self, chosen: Sequence[int] | None) -> dict[tuple[Any, ...], list[int]]:
         """The chosen members of each group."""
-        groups: dict[tuple[str, str], list[int]] = {}
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for number in range(len(self._keys)) if chosen is None else chosen:
             groups.setdefault(self._keys[number], []).append(number)
         return groups

@@ -17,6 +17,8 @@ MIN_ZERO_SHARE = 0.98
 MIN_CAPTURED = 0.8
 MAX_SURVEY_EDGE = 128
 MIN_SHARE_OF_CASES = 0.5
+# By these, the foreground of any new image is found, and is not simply all of it.
+COMPUTED_METHODS = ("nonzero", "otsu")
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def load_folds(folder: Path, recipe: Recipe, cases: list[str]) -> list[Fold]:
     if not file.exists():
         return write_folds(folder, recipe, cases)
     shared = (folder / CASE_FOLDS_FILE).exists()
-    return _read_folds(file, cases, read_case_folds(folder, cases).groups if shared else {})
+    return _read_folds(file, recipe, cases, read_case_folds(folder, cases).groups if shared else {})
 
 
 def write_folds(
@@ -139,7 +139,7 @@ def write_folds(
     file = folds_file(folder, recipe.name)
     shared = case_folds(folder, cases, number=number, groups=groups)
     folds = make_folds(recipe.scheme, shared.folds, tuple(recipe.tasks))
-    if file.exists() and _read_folds(file, cases, shared.groups) != folds:
+    if file.exists() and _read_folds(file, recipe, cases, shared.groups) != folds:
         raise UserError(
             f"{file} holds other folds than the scheme {recipe.scheme} would make; train with it as it is, or delete "
             "it to have it made anew."
@@ -150,7 +150,7 @@ def write_folds(
     return folds
 
 
-def _read_folds(file: Path, cases: list[str], groups: Mapping[str, str]) -> list[Fold]:
+def _read_folds(file: Path, recipe: Recipe, cases: list[str], groups: Mapping[str, str]) -> list[Fold]:
     """Read a recipe's folds and check them."""
     content = read_json(file)
     try:
@@ -164,8 +164,11 @@ def _read_folds(file: Path, cases: list[str], groups: Mapping[str, str]) -> list
         ) from error
     if not folds:
         raise UserError(f"{file} holds no fold; delete it to have it made anew.")
-    numbered = enumerate(folds)
-    one_error([fault for number, fold in numbered for fault in _faults(f"{file}, fold {number}", fold, cases, groups)])
+    faults = []
+    for number, fold in enumerate(folds):
+        faults += _faults(f"{file}, fold {number}", fold, cases, groups)
+        faults += _task_faults(f"{file}, fold {number}", fold, recipe)
+    one_error(faults)
     return folds
 
 
@@ -178,15 +181,23 @@ def _faults(where: str, fold: Fold, cases: list[str], groups: Mapping[str, str])
     tasks = sorted({*fold.train_tasks, *fold.val_tasks} - set(TASKS))
     if tasks:
         faults.append(f"{where}: unknown task {tasks[0]!r}; known are {', '.join(TASKS)}.")
-    empty = [key for key in Fold.__dataclass_fields__ if not getattr(fold, key)]
-    faults += [f"{where}: {key} is empty; fill it in or delete the file to have it made anew." for key in empty]
+    return faults
+
+
+def _task_faults(where: str, fold: Fold, recipe: Recipe) -> list[str]:
+    """Which entries are empty, or should be."""
+    filled = [key for key in Fold.__dataclass_fields__ if recipe.reconstruction is None or key != "train_tasks"]
+    advice = "fill it in or delete the file to have it made anew."
+    faults = [f"{where}: {key} is empty; {advice}" for key in filled if not getattr(fold, key)]
+    if recipe.reconstruction is not None and fold.train_tasks:
+        faults.append(f"{where}: train_tasks must be empty, because {recipe.name} learns no task; empty it.")
     return faults
 
 
 def fold_for_all(recipe: Recipe, cases: list[str]) -> Fold:
     """nnU-Net's fold `all`: one network on all cases and tasks; its validation is on training cases, so optimistic."""
     tasks = tuple(recipe.tasks)
-    return Fold(tuple(cases), tuple(cases), tasks, tasks)
+    return Fold(tuple(cases), tuple(cases), () if recipe.reconstruction else tasks, tasks)
 
 
 def describe_folds(folds: Sequence[Fold]) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from nnood.reconstruction.trainer import ReconstructionTrainer
 from nnood.training.distributed import Team, run_ranks
+from nnood.training.recipe import Recipe
 from nnood.training.settings import TrainingSettings
 from nnood.training.signals import StopRequest
 from nnood.training.trainer import NnoodTrainer
@@ -38,6 +40,11 @@ class FoldRun:
     device: torch.device
 
 
+def trainer_of(recipe: Recipe) -> type[NnoodTrainer]:
+    """Which trainer a recipe needs; the folders of its members bear its name, as nnU-Net has it."""
+    return NnoodTrainer if recipe.reconstruction is None else ReconstructionTrainer
+
+
 def make_trainer(team: Team, stop: StopRequest, run: FoldRun) -> NnoodTrainer:
     """The trainer of a run, ready for `run_training`.
 
@@ -51,7 +58,7 @@ def make_trainer(team: Team, stop: StopRequest, run: FoldRun) -> NnoodTrainer:
     own["plans_name"] = run.settings.recipe.name  # nnU-Net builds the folder's name from it
     own["continue_training"] = run.checkpoint is not None
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = NnoodTrainer(own, run.configuration, run.name, run.dataset_json, run.device)
+        trainer = trainer_of(run.settings.recipe)(own, run.configuration, run.name, run.dataset_json, run.device)
     trainer.team, trainer.stop = team, stop
     if run.checkpoint is not None:
         trainer.load_checkpoint(str(run.checkpoint))

@@ -52,7 +52,13 @@ KEYS = (
 
 
 class AnomalyLog(LocalLogger):
-    """nnU-Net's per-epoch log with nnood's figures: one plain value, or dict per task, per key and epoch."""
+    """nnU-Net's per-epoch log with nnood's figures: one plain value, or dict per task, per key and epoch.
+
+    Attributes:
+        loss_tells: Whether the validation loss says what was learned: not of networks that never saw an anomaly.
+    """
+
+    loss_tells = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,8 +78,8 @@ class AnomalyLog(LocalLogger):
             epoch: Number of the epoch.
         """
         voxel_ap = scores.voxel_ap(tasks)
-        self.log("val_losses", scores.loss(tasks), epoch)
-        self.log("prior_entropy", entropy(scores.prior(tasks)), epoch)
+        self.log("val_losses", scores.loss(tasks) if self.loss_tells else None, epoch)
+        self.log("prior_entropy", entropy(scores.prior(tasks)) if self.loss_tells else None, epoch)
         self.log("voxel_ap", voxel_ap, epoch)
         self.log("sample_ap", scores.sample_ap(tasks), epoch)
         self.log("mean_voxel_ap", _mean(voxel_ap), epoch)
@@ -99,7 +105,12 @@ class AnomalyLog(LocalLogger):
 
     @property
     def has_learned(self) -> bool:
-        """Whether the newest validation loss has left the entropy of the prior, or voxels are ranked well."""
+        """Whether the newest validation loss has left the entropy of the prior, or voxels are ranked well.
+
+        True where the loss does not tell.
+        """
+        if not self.loss_tells:
+            return True
         is_surer = self.get_value("val_losses", -1) < LEARNED * self.get_value("prior_entropy", -1)
         return bool(is_surer or self.get_value("mean_voxel_ap", -1) > TIMES_CHANCE * self.get_value("mean_chance", -1))
 
@@ -115,10 +126,14 @@ class AnomalyLog(LocalLogger):
         whole = f"; whole cases: {_show(newest['whole_voxel_ap'], newest['whole_sample_ap'])}" if known else ""
         failed = f"; {newest['failed']} of the anomalies could not be planted" if newest["failed"] else ""
         seconds = newest["epoch_end_timestamps"] - newest["epoch_start_timestamps"]
+        validation = (
+            f", validation {newest['val_losses']:.4f} (nothing learned: {newest['prior_entropy']:.4f})"
+            if self.loss_tells
+            else ""
+        )
         return (
             f"Epoch {len(self.my_fantastic_logging['val_losses'])}/{epochs} ({seconds:.0f} s): "
-            f"loss {newest['train_losses']:.4f}, validation {newest['val_losses']:.4f} "
-            f"(nothing learned: {newest['prior_entropy']:.4f}); voxel/sample AP: {tasks}{whole}{failed}"
+            f"loss {newest['train_losses']:.4f}{validation}; voxel/sample AP: {tasks}{whole}{failed}"
         )
 
     def plot_progress_png(self, output_folder: str) -> None:

@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from nnood.json_fields import integer, number, numbers, optional, shares, typed
+from nnood.reconstruction.settings import Reconstruction
 from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
 from nnood.tasks import TASKS
 from nnood.tasks.labels import LABELS
 from nnood.training.losses import LOSSES
 from nnood.training.optimisation import OPTIMISERS, SCHEDULES
-from nnood.training.schemes import SCHEMES
+from nnood.training.schemes import SCHEMES, UNSEEN_TASKS
 
 AUGMENTATIONS = ("nnunet", "none")
 PLANTING = ("online", "offline")
@@ -58,6 +59,9 @@ class Recipe:
         stop_at: Voxel average precision on patches with the training tasks at which training ends; None: it never does.
         sample_score: From score map to sample score (`nnood.scores.SAMPLE_SCORES`), as long as no inference plan has
             chosen another.
+        reconstruction: How a network reconstructs that never sees an anomaly in training; None: it learns the tasks.
+            Then tasks are for validation only, the scheme is `unseen_tasks`, and what says how anomalies are planted in
+            training (`normal`, `repeat`, `sizes`, `planting`, `donors`) and learned (`loss`) has no meaning.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Recipe:
     validate_whole_every: int = 50
     stop_at: float | None = None
     sample_score: str = DEFAULT_SAMPLE_SCORE
+    reconstruction: Reconstruction | None = None
 
     def __post_init__(self) -> None:
         _check_tasks(self.tasks)
@@ -101,10 +106,18 @@ class Recipe:
             raise ValueError(f"label is {self.label!r}, but with planting 'offline' it can only be 'binary'")
         if self.sizes is not None and not 0 < self.sizes[0] <= self.sizes[1] <= 1:
             raise ValueError(f"sizes is {list(self.sizes)}, expected two fractions, 0 < smallest <= largest <= 1")
+        if (self.reconstruction is None) == (self.scheme == UNSEEN_TASKS):
+            raise ValueError(
+                f"scheme is {self.scheme!r}, but {UNSEEN_TASKS!r} is for recipes with the key reconstruction, and for "
+                "all of these"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""
-        return asdict(self) | {"sizes": None if self.sizes is None else list(self.sizes)}
+        return asdict(self) | {
+            "sizes": None if self.sizes is None else list(self.sizes),
+            "reconstruction": None if self.reconstruction is None else self.reconstruction.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":
@@ -194,6 +207,10 @@ def _pair(content: dict[str, Any], key: str) -> tuple[float, float]:
     return values[0], values[1]
 
 
+def _reconstruction(content: dict[str, Any], key: str) -> Reconstruction:
+    return Reconstruction.from_dict(typed(content, key, dict))
+
+
 _READERS: dict[Any, Callable[[dict[str, Any], str], Any]] = {
     str: _text,
     int: integer,
@@ -201,4 +218,5 @@ _READERS: dict[Any, Callable[[dict[str, Any], str], Any]] = {
     float | None: optional(number),
     dict[str, float]: shares,
     tuple[float, float] | None: optional(_pair),
+    Reconstruction | None: optional(_reconstruction),
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnood.errors import UserError
+from nnood.reconstruction.recipes import RECONSTRUCTING
 from nnood.training.published import PUBLISHED
 from nnood.training.recipe import ENDING, Recipe, check_name
 
@@ -19,7 +20,7 @@ NNOOD = Recipe(
     repeat=0.5,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NNOOD, *PUBLISHED)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NNOOD, *PUBLISHED, *RECONSTRUCTING)}
 
 
 def get_recipe(name: str) -> Recipe:

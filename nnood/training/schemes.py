@@ -19,7 +19,7 @@ class Fold:
     Attributes:
         train_cases: Cases to train on.
         val_cases: Held-out cases.
-        train_tasks: Tasks to train on.
+        train_tasks: Tasks to train on; none for networks that never see an anomaly.
         val_tasks: Tasks to validate with.
     """
 
@@ -126,10 +126,23 @@ def paired(case_folds: Sequence[CaseFold], tasks: tuple[str, ...], *, trained: i
     return folds
 
 
+def unseen_tasks(case_folds: Sequence[CaseFold], tasks: tuple[str, ...]) -> list[Fold]:
+    """Classic folds over cases; nothing is planted in training, and all tasks in validation.
+
+    Args:
+        case_folds: The data set's folds over cases.
+        tasks: The recipe's tasks.
+    """
+    return [Fold(fold.train, fold.val, (), tasks) for fold in case_folds]
+
+
+UNSEEN_TASKS = "unseen_tasks"
+
 SCHEMES: dict[str, Scheme] = {
     "per_task": per_task,
     "single_task": single_task,
     "leave_task_out": leave_task_out,
+    UNSEEN_TASKS: unseen_tasks,
     **{f"paired({number})": partial(paired, trained=number) for number in range(1, MOST_PAIRED + 1)},
 }
 

@@ -21,13 +21,12 @@ from nnood.training.choices import choose_configuration, load_plans, with_donors
 from nnood.training.cross_validation import Fold, fold_for_all, load_folds
 from nnood.training.distributed import refuse_team
 from nnood.training.fold_folder import claim_folder, fold_name, refuse_other_plans, refuse_other_recipe, where_to_start
-from nnood.training.fold_run import FoldRun, train_fold
+from nnood.training.fold_run import FoldRun, train_fold, trainer_of
 from nnood.training.progress import DONE, RUNNING, TakenError, fold_states, format_states, mark_running
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from nnood.training.settings import TrainingSettings
 from nnood.training.signals import StopRequest, listen
 from nnood.training.task_settings import task_settings
-from nnood.training.trainer import NnoodTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +47,9 @@ class _Job:
     ranks: int
 
 
-def member_folder(roots: Roots, dataset_name: str, recipe: str, configuration: str) -> Path:
+def member_folder(roots: Roots, dataset_name: str, recipe: Recipe, configuration: str) -> Path:
     """Where the members of a recipe and configuration live; folds are its sub-folders."""
-    return roots.results / dataset_name / f"{NnoodTrainer.__name__}__{recipe}__{configuration}"
+    return roots.results / dataset_name / f"{trainer_of(recipe).__name__}__{recipe.name}__{configuration}"
 
 
 def train(
@@ -113,7 +112,7 @@ def train(
         configuration=configuration,
         recipe=chosen,
         preprocessed=preprocessed,
-        folder=member_folder(roots, name, chosen.name, configuration),
+        folder=member_folder(roots, name, chosen, configuration),
         go_on=go_on or is_every,
         device=device,
         ranks=num_gpus,

@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from tqdm import tqdm
 
-from nnood.inference.sliding_window import make_window
+from nnood.inference.sliding_window import SlidingWindow, make_window
 from nnood.network import OneHead, build_network
 from nnood.plan import NnoodPlan
 from nnood.planning.storage import CaseStore
@@ -71,25 +71,27 @@ class NnoodTrainer(ResumableTrainer):
         lenders = folder.parent / recipe.donors / self.configuration_manager.data_identifier
         self.lenders = CaseStore(str(lenders)) if recipe.donors else None
         self.is_offline = recipe.planting == "offline"
-        self.planter: Planter | OfflinePlanter = (
-            OfflinePlanter(self.device, self.views)
-            if self.is_offline
-            else Planter(
-                recipe,
-                self.settings.fold.train_tasks,
-                self.task_settings,
-                lenders=self.lenders,
-                patch_size=self.configuration_manager.patch_size,
-                views=self.views,
-                device=self.device,
-            )
-        )
+        self.planter = self._make_planter()
         self.bar: tqdm | None = None
+
+    def _make_planter(self) -> Any:
+        """What turns batches of the loader into what the network sees and what it must say."""
+        if self.is_offline:
+            return OfflinePlanter(self.device, self.views)
+        return Planter(
+            self.settings.recipe,
+            self.settings.fold.train_tasks,
+            self.task_settings,
+            lenders=self.lenders,
+            patch_size=self.configuration_manager.patch_size,
+            views=self.views,
+            device=self.device,
+        )
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
-    @staticmethod
     def build_network_architecture(
+        self,
         plans_manager: Any,
         configuration_manager: Any,
         num_input_channels: int,
@@ -230,7 +232,11 @@ class NnoodTrainer(ResumableTrainer):
             write_json(Path(self.output_folder_base) / "dataset.json", self.dataset_json)
         # Stock nnU-Net, which anomalies planted beforehand are for, starts anywhere.
         if self.current_epoch == self.step == 0 and not self.is_offline:
-            self._start_at_prior()
+            self._start()
+
+    def _start(self) -> None:
+        """What is measured on batches before the first step."""
+        self._start_at_prior()
 
     def _start_at_prior(self) -> None:
         """Set the bias of every output layer to the log-odds of the labels' mean, measured on a few batches."""
@@ -282,7 +288,7 @@ class NnoodTrainer(ResumableTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of nnU-Net's on planted anomalies."""
         image, label = self.planter(batch)
-        targets = downsample_label(label, self._output_shapes(), hard=self.is_offline)
+        targets = self._targets(label)
         with autocast_for(self.device):
             result = super().train_step({"data": image, "target": targets})
         self.lr_scheduler.step()
@@ -290,6 +296,10 @@ class NnoodTrainer(ResumableTrainer):
             self.bar.update()
             self.bar.set_postfix(loss=f"{float(result['loss']):.4f}", refresh=False)
         return result
+
+    def _targets(self, label: torch.Tensor) -> Any:
+        """What the network must say, at each of its resolutions."""
+        return downsample_label(label, self._output_shapes(), hard=self.is_offline)
 
     def _output_shapes(self) -> list[list[int]]:
         """Spatial shapes of the network's outputs, full resolution first."""
@@ -324,10 +334,10 @@ class NnoodTrainer(ResumableTrainer):
         """Score the fixed patches; returns whether the training tasks are learned."""
         network = self.own_network().eval()
 
-        def predict(images: torch.Tensor) -> torch.Tensor:
+        def predict(images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
             cuda = torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext()
             with autocast_for(self.device), cuda:
-                return network(images)[0]
+                return self._patch_logits(network, images, foreground)
 
         scores = score_patches(predict, self.dataloader_val, self.stop.check)
         level = self.settings.recipe.stop_at
@@ -339,6 +349,10 @@ class NnoodTrainer(ResumableTrainer):
         self.print_to_log_file(text, also_print_to_console=True, add_timestamp=False)
         return True
 
+    def _patch_logits(self, network: nn.Module, images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 1, *S) of images (B, C, *S) with their foreground (B, *S)."""
+        return network(images)[0]
+
     def _validate_whole_cases(self, *, is_last: bool) -> None:
         """Score whole cases, in the epochs that have them."""
         scores = None
@@ -346,18 +360,24 @@ class NnoodTrainer(ResumableTrainer):
             self.save_latest()
             self.set_deep_supervision_enabled(False)
             try:
-                window = make_window(
-                    self.plain_network(),
-                    self.plans_manager,
-                    self.configuration_manager,
-                    self.dataset_json,
-                    self.device,
-                    self.inference_allowed_mirroring_axes,
-                )
-                scores = score_whole_cases(window, self.held_out.whole_cases(), self.stop.check)
+                window = self._window(self.plain_network(), self.inference_allowed_mirroring_axes)
+
+                def predict(image: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+                    return window.predict_sliding_window_return_logits(self._seen_case(image, foreground))
+
+                scores = score_whole_cases(predict, self.held_out.whole_cases(), self.stop.check)
             finally:
                 self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.log.log_whole(scores, self.held_out.tasks, self.current_epoch)
+
+    def _seen_case(self, image: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+        """A whole case as the sliding window takes it, from its values (C, Z, Y, X) and its foreground (Z, Y, X)."""
+        return image
+
+    def _window(self, network: nn.Module, mirror_axes: tuple[int, ...] | None = None) -> SlidingWindow:
+        """nnU-Net's sliding window around a network that puts out the full resolution only."""
+        planned = self.plans_manager, self.configuration_manager, self.dataset_json
+        return make_window(network, *planned, self.device, mirror_axes)
 
     def on_epoch_end(self) -> None:
         """Tell the figures and draw them."""

@@ -92,28 +92,30 @@ class FixedPatches:
         return -(-len(self._items) // self._batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Batches `data` (B, C, *S), `target` (B, 1, *S) and `tasks`, a name per image."""
+        """Batches `data` (B, C, *S), `target` (B, 1, *S), `foreground` (B, *S) bool and `tasks`, a name per image."""
         for start in range(0, len(self._items), self._batch_size):
             items = self._items[start : start + self._batch_size]
             made = [self._make(case, task) for case, task in items]
+            images, labels, foregrounds = (torch.cat(part) for part in zip(*made, strict=True))
             yield {
-                "data": torch.cat([image for image, _ in made]),
-                "target": torch.cat([label for _, label in made]),
+                "data": images,
+                "target": labels,
+                "foreground": foregrounds,
                 "tasks": [task for _, task in items],
             }
 
-    def _make(self, case: str, task: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """One image (1, C, *S) and its label (1, 1, *S)."""
+    def _make(self, case: str, task: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One image (1, C, *S), its label (1, 1, *S) and the foreground before anything was planted (1, *S)."""
         seed = seed_of(self._dataset, case, task)
         # Of a seed of its own: the task's chooses the donor, of whom one side would meet a few only.
         number = seed_of(self._dataset, case, task, "view") % len(self._views)
         view, settings = self._views[number], self._settings[number]
         image, foreground = self._load(case, view)
         if task == NORMAL:
-            return image, torch.zeros(1, 1, *image.shape[2:], device=self._device)
+            return image, torch.zeros(1, 1, *image.shape[2:], device=self._device), foreground
         other, _ = self._load(donor_of(case, self._donors, seed), view)
         planted, label = plant_fixed(image[0], foreground[0], other[0], task, settings, seed)
-        return planted[None], label[None, None]
+        return planted[None], label[None, None], foreground
 
     def _load(self, case: str, view: View) -> tuple[torch.Tensor, torch.Tensor]:
         """The patch around the middle of the foreground: image (1, C, *S), foreground (1, *S)."""
@@ -197,19 +199,19 @@ def _mean_over(values: Mapping[str, Sequence[float]], tasks: Sequence[str]) -> f
 
 @torch.no_grad()
 def score_patches(
-    predict: Callable[[torch.Tensor], torch.Tensor], patches: FixedPatches, check: Callable[[], None]
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], patches: FixedPatches, check: Callable[[], None]
 ) -> TaskScores:
     """Scores and losses of fixed patches.
 
     Args:
-        predict: From images (B, C, *S) to logits (B, 1, *S).
+        predict: From images (B, C, *S) and their foreground (B, *S) to logits (B, 1, *S).
         patches: The patches.
         check: Called before each batch; may raise to end it here.
     """
     loss, scores = SoftBinaryCrossEntropy(), TaskScores()
     for batch in patches:
         check()
-        logits, target = predict(batch["data"]).float(), batch["target"]
+        logits, target = predict(batch["data"], batch["foreground"]).float(), batch["target"]
         losses = [float(loss(one, label)) for one, label in zip(logits, target, strict=True)]
         scores.add(torch.sigmoid(logits), target, batch["tasks"], losses)
     return scores

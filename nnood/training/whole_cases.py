@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from nnood.inference.sliding_window import SlidingWindow
 from nnood.planning.storage import CaseStore
 from nnood.tasks import TaskSettings
 from nnood.training.fixed_anomalies import fit_to, measure_stored, plant_in_case, seed_of
@@ -65,14 +64,16 @@ class WholeCases:
         self._donors = list(donors)
         self.cases = spread_evenly(store.identifiers, cases_for(tasks, MOST_CASES, MOST_IMAGES))
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
-        """Image (C, Z, Y, X), label (Z, Y, X) in [0, 1] and name of the task or `NORMAL`, on the CPU."""
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]]:
+        """On the CPU: image (C, Z, Y, X), foreground (Z, Y, X) bool, label (Z, Y, X) in [0, 1], task or `NORMAL`."""
         for case in self.cases:
             image, foreground = self._load(case)
-            yield torch.from_numpy(image), torch.zeros(foreground.shape), NORMAL
+            inside = torch.from_numpy(foreground)
+            yield torch.from_numpy(image), inside, torch.zeros(foreground.shape), NORMAL
             settings = measure_stored(image, foreground, self._first_spacing, self._settings)
             for task in self._tasks:
-                yield *self._plant(image, foreground, case, task, settings), task
+                planted, label = self._plant(image, foreground, case, task, settings)
+                yield planted, inside, label, task
 
     def _plant(
         self, image: np.ndarray, foreground: np.ndarray, case: str, task: str, settings: TaskSettings
@@ -88,17 +89,19 @@ class WholeCases:
         return np.asarray(image[:], dtype=np.float32), segmentation[:][0] == 1
 
 
-def score_whole_cases(window: SlidingWindow, cases: WholeCases, check: Callable[[], None]) -> TaskScores:
+def score_whole_cases(
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], cases: WholeCases, check: Callable[[], None]
+) -> TaskScores:
     """Scores of whole cases.
 
     Args:
-        window: nnU-Net's predictor, whose network puts out the full resolution only.
+        predict: From an image (C, Z, Y, X) and its foreground (Z, Y, X) to logits (1, Z, Y, X).
         cases: The cases.
         check: Called before each image; may raise to end it here.
     """
     scores = TaskScores()
-    for image, label, task in cases:
+    for image, foreground, label, task in cases:
         check()
-        logits = window.predict_sliding_window_return_logits(image).float()
+        logits = predict(image, foreground).float()
         scores.add(torch.sigmoid(logits)[None].cpu(), label[None, None], [task])
     return scores

@@ -37,7 +37,7 @@ class Cache:
     Attributes:
         folder: Where they lie.
         names: Per case and task, a digest of all that the image is made of: changed images are judged anew.
-        members: Per member, the digest of its checkpoint.
+        members: Per member, the digest of its checkpoint and which of its voxel scores is judged.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class Cache:
             folder: Where to keep everything.
             maker: Makes the images.
             images: All that may be judged.
-            members: Digests of the members' checkpoints.
+            members: As in the attributes.
             method: How the foreground is found.
         """
         sources = {(image.case, image.task): maker.sources(image.case, image.task) for image in images}

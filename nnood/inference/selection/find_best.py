@@ -20,18 +20,14 @@ from nnood.inference.selection.ensembles import Ledger, choose_ensemble
 from nnood.inference.selection.figures import Judgement
 from nnood.inference.selection.groups import find_groups, member_numbers
 from nnood.inference.selection.images import RELATIVE, Image, ImageMaker, fold_of, unseen_tasks
-from nnood.inference.selection.predictions import (
-    COMPUTED_METHODS,
-    predict_images,
-    typical_edge,
-    with_something_to_find,
-)
+from nnood.inference.selection.predictions import predict_images, typical_edge, with_something_to_find
 from nnood.inference.selection.report import draw_plan, format_plan
 from nnood.inference.selection.scoring import choose_scoring
 from nnood.inference.selection.steps import choose_steps
 from nnood.inference.selection.voxels import sample_voxels
 from nnood.paths import Roots, set_roots
 from nnood.plan import NnoodPlan
+from nnood.planning.foreground import COMPUTED_METHODS
 from nnood.safety import digest_of, read_json, remove_leftovers, sha256, write_json, write_text
 from nnood.training.checkpoints import BEST
 from nnood.training.cross_validation import Fold, folds_file
@@ -93,9 +89,14 @@ def find_best_configuration(
     maker = _image_maker(members[0], name, roots, folds_of)
     images, clean = choose_images(folds_of, maker.files, max_cases=max_cases)
     _refuse_unknown((*images, *clean), maker)
-    hashes = tuple(sha256(member.file) for member in members)
+    files = {member.file: sha256(member.file) for member in members}
+    hashes = tuple(files[member.file] for member in members)
     logger.info("Members: %d. Images of held-out cases to judge them on: %d.", len(members), len(images) + len(clean))
-    cache = Cache.of(results / FOLDER, maker, (*images, *clean), hashes, method)
+    networks = [
+        digest_of([digest, member.voxel_score]) if member.voxel_score else digest
+        for digest, member in zip(hashes, members, strict=True)
+    ]
+    cache = Cache.of(results / FOLDER, maker, (*images, *clean), networks, method)
     predict_images(members, maker, (*images, *clean), cache, method, device or torch.device("cpu"))
     images = with_something_to_find(cache, images)
     judgement, ledger = Judgement(images), Ledger()
@@ -123,6 +124,7 @@ def find_best_configuration(
                 checkpoint,
                 hashes[number],
                 sampled.quantiles[number] if ranked else (),
+                members[number].voxel_score,
             )
             for number in chosen.members
         ),

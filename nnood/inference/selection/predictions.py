@@ -11,10 +11,8 @@ from nnood.inference.postprocessing import spacing_of
 from nnood.inference.predictor import MapPredictor
 from nnood.inference.selection.cache import Cache, JudgedImage
 from nnood.inference.selection.images import Image, ImageMaker
-from nnood.planning.foreground import foreground_mask
+from nnood.planning.foreground import COMPUTED_METHODS, foreground_mask
 from nnood.training.validation import NORMAL
-
-COMPUTED_METHODS = ("nonzero", "otsu")
 
 
 def predict_images(
