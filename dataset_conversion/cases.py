@@ -7,19 +7,22 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnood.geometry import Geometry
-from nnood.images import write_image
+from nnood.images import read_channels, refuse_constant, write_image
 from nnood.parallel import map_cases
 from nnood.safety import read_receipt, write_receipt
 
 ENDING = ".nii.gz"
 RECEIPTS = "conversion"
 FOLDERS = ("imagesTr", "imagesTs", "labelsTs")
+
+COLOURS = ("R", "G", "B")
 
 Found = dict[str, Any]
 
@@ -41,6 +44,35 @@ class Source:
     inputs: tuple[Path, ...] = ()
     settings: Any = None
     is_mask: bool = False
+
+
+def files_source(files: list[Path]) -> Source:
+    """A case of one file per channel, or of one file that holds them all."""
+    return Source(partial(_load_files, files), inputs=tuple(files))
+
+
+def array_source(image: np.ndarray, digest: str) -> Source:
+    """A case out of an archive that holds many.
+
+    Args:
+        image: Values (y, x), (y, x, 3) or (z, y, x).
+        digest: Of the archive; when it changes, the case is converted again.
+    """
+    return Source(partial(_split_array, image), settings=digest)
+
+
+def _load_files(files: list[Path]) -> tuple[list[np.ndarray], Geometry]:
+    """One array per channel of an image in which there is something to see."""
+    channels, geometry = read_channels(files)
+    refuse_constant(channels, files[0])
+    return channels, geometry
+
+
+def _split_array(image: np.ndarray) -> tuple[list[np.ndarray], Geometry]:
+    """Values per channel; such archives state no spacing, so voxels count as 1 mm."""
+    is_colour = image.ndim == 3 and image.shape[-1] == len(COLOURS)
+    channels = list(np.moveaxis(image, -1, 0)) if is_colour else [image]
+    return channels, Geometry.from_spacing(channels[0].shape, [1.0] * channels[0].ndim)
 
 
 def write_cases(

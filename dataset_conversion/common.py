@@ -3,10 +3,12 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from dataset_conversion.cases import ENDING, FOLDERS, RECEIPTS, Found
+import numpy as np
+
+from dataset_conversion.cases import COLOURS, ENDING, FOLDERS, RECEIPTS, Found, Source, write_cases
 from nnood.datasets import DATASET_NAME
 from nnood.errors import UserError
 from nnood.safety import read_json, remove_leftovers, write_json, write_text
@@ -51,6 +53,40 @@ def open_dataset(raw_root: Path, dataset_id: int, name: str) -> Path:
 def usual_channels(found: Mapping[str, Found]) -> int:
     """The number of channels that most cases have."""
     return Counter(case["channels"] for case in found.values()).most_common(1)[0][0] if found else 0
+
+
+def channel_names(channels: int, *, is_picture: bool) -> list[str]:
+    """Names for dataset.json, by which nnU-Net also chooses the normalisation.
+
+    Args:
+        channels: How many.
+        is_picture: Whether three channels are colours.
+    """
+    if channels == 1:
+        return ["image"]
+    if channels == len(COLOURS) and is_picture:
+        return list(COLOURS)
+    return [f"channel_{channel}" for channel in range(channels)]
+
+
+def normal_images(labels: np.ndarray, normal: Collection[int], origin: Path) -> list[int]:
+    """Which training images are of the normal classes.
+
+    Args:
+        labels: One class per training image.
+        normal: Classes that count as normal.
+        origin: Where the images come from.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = np.flatnonzero(np.isin(labels, list(normal))).tolist()
+    if not found:
+        raise UserError(
+            f"{origin} has no training image of the normal classes {list(normal)}; "
+            f"its classes are {sorted(set(labels.tolist()))}."
+        )
+    return found
 
 
 def disagreements(found: Mapping[str, Found], channels: int) -> list[str]:
@@ -111,3 +147,39 @@ def report(faults: list[str], dataset: Path) -> None:
             f"{dataset.name} is incomplete, {len(faults)} fault(s) were found; mend or remove the files and start the "
             f"command again, finished cases are kept:\n{listed}"
         )
+
+
+def write_dataset(
+    raw_root: Path,
+    dataset_id: int,
+    name: str,
+    training: Mapping[str, Source],
+    tests: Mapping[str, Source],
+    labels: Mapping[str, int],
+) -> Path:
+    """Write a whole raw data set of pictures or volumes whose test cases have sample labels.
+
+    Args:
+        raw_root: The folder of all raw data sets.
+        dataset_id: Number of the new data set.
+        name: Its name.
+        training: Normal cases by name.
+        tests: Test cases by name.
+        labels: Of every test case.
+
+    Returns:
+        The data set's folder. Nothing finished is done twice when the same call is repeated.
+
+    Raises:
+        UserError: If the id or name is not usable, or images are bad; they are listed after the good ones were written.
+    """
+    dataset = open_dataset(raw_root, dataset_id, name)
+    found, faults = write_cases(dataset, "imagesTr", training, processes=1)
+    found_tests, test_faults = write_cases(dataset, "imagesTs", tests, processes=1)
+    channels = usual_channels(found)
+    sources = {**training, **tests}
+    by_file = {str((*sources[case].inputs, case)[0]): result for case, result in (found | found_tests).items()}
+    report(faults + test_faults + disagreements(by_file, channels), dataset)
+    write_labels(dataset, labels)
+    finish_dataset(dataset, channel_names(channels, is_picture=True), len(training))
+    return dataset

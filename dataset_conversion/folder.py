@@ -1,18 +1,22 @@
 """Any folder of normal images, in any format that nnood reads, with optional test images and their labels."""
 
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from dataset_conversion.cases import Source, write_cases
-from dataset_conversion.common import disagreements, finish_dataset, open_dataset, report, usual_channels, write_labels
+from dataset_conversion.cases import Source, files_source, write_cases
+from dataset_conversion.common import (
+    channel_names,
+    disagreements,
+    finish_dataset,
+    open_dataset,
+    report,
+    usual_channels,
+    write_labels,
+)
 from dataset_conversion.labels import find_labels, mask_source
 from nnood.case_files import Cases, group_by_case, has_channel_numbers, image_files
 from nnood.errors import UserError, one_error
-from nnood.geometry import Geometry
 from nnood.image_readers import MEDICAL_ENDINGS
-from nnood.images import image_ending, read_channels, refuse_constant
+from nnood.images import image_ending
 
 
 def convert_folder(
@@ -67,27 +71,17 @@ def convert_folder(
     channels = usual_channels(found)
     by_file = {str(training[case][0]): result for case, result in found.items()}
     if not training_faults and not disagreements(by_file, channels):
-        finish_dataset(dataset, _channel_names(next(iter(training.values())), channels), len(training))
+        names = channel_names(channels, is_picture=_is_picture(next(iter(training.values()))))
+        finish_dataset(dataset, names, len(training))
     by_file |= {str(tests[case][0]): result for case, result in found_test.items()}
     report(training_faults + test_faults + disagreements(by_file, channels), dataset)
     return dataset
 
 
 def _sources(cases: Cases) -> dict[str, Source]:
-    return {case: Source(partial(_load, files), inputs=tuple(files)) for case, files in cases.items()}
+    return {case: files_source(files) for case, files in cases.items()}
 
 
-def _channel_names(files: list[Path], channels: int) -> list[str]:
-    """Names for dataset.json, by which nnU-Net also chooses the normalisation."""
-    if channels == 1:
-        return ["image"]
-    if channels == 3 and len(files) == 1 and image_ending(files[0]) not in MEDICAL_ENDINGS:
-        return ["R", "G", "B"]
-    return [f"channel_{channel}" for channel in range(channels)]
-
-
-def _load(files: list[Path]) -> tuple[list[np.ndarray], Geometry]:
-    """One array per channel of an image in which there is something to see."""
-    channels, geometry = read_channels(files)
-    refuse_constant(channels, files[0])
-    return channels, geometry
+def _is_picture(files: list[Path]) -> bool:
+    """Whether a case is one file whose three channels are colours."""
+    return len(files) == 1 and image_ending(files[0]) not in MEDICAL_ENDINGS

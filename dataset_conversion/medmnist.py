@@ -4,20 +4,17 @@ Source: Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D a
 classification", Scientific Data 10, 41 (2023), https://medmnist.com. Licence CC BY 4.0 (DermaMNIST: CC BY-NC 4.0).
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.cases import Source, write_cases
-from dataset_conversion.common import finish_dataset, open_dataset, report, write_labels
+from dataset_conversion.cases import array_source
+from dataset_conversion.common import normal_images, write_dataset
 from nnood.errors import UserError
-from nnood.geometry import Geometry
 from nnood.images import DECODER_ERRORS
 from nnood.safety import sha256
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-COLOURS = ("R", "G", "B")
 
 
 def convert_medmnist(
@@ -43,23 +40,12 @@ def convert_medmnist(
     """
     arrays = _read_archive(archive)
     train_labels, test_labels = (_classes(arrays[f"{split}_labels"], archive) for split in ("train", "test"))
-    chosen = np.flatnonzero(np.isin(train_labels, normal))
-    if not len(chosen):
-        raise UserError(
-            f"{archive} has no training image of the normal classes {list(normal)}; "
-            f"its classes are {sorted(set(train_labels.tolist()))}."
-        )
-    dataset = open_dataset(raw_root, dataset_id, name)
+    chosen = normal_images(train_labels, normal, archive)
     digest = sha256(archive)
-    training = {f"train_{i:05d}": _source(arrays["train_images"][i], digest) for i in chosen}
-    tests = {f"test_{i:05d}": _source(image, digest) for i, image in enumerate(arrays["test_images"])}
-    faults = write_cases(dataset, "imagesTr", training, processes=1)[1]
-    faults += write_cases(dataset, "imagesTs", tests, processes=1)[1]
-    report(faults, dataset)
-    anomalous = ~np.isin(test_labels, normal)
-    write_labels(dataset, dict(zip(tests, anomalous.astype(int).tolist(), strict=True)))
-    finish_dataset(dataset, list(COLOURS) if _is_colour(arrays["train_images"][0]) else ["image"], len(training))
-    return dataset
+    training = {f"train_{i:05d}": array_source(arrays["train_images"][i], digest) for i in chosen}
+    tests = {f"test_{i:05d}": array_source(image, digest) for i, image in enumerate(arrays["test_images"])}
+    labels = (~np.isin(test_labels, normal)).astype(int).tolist()
+    return write_dataset(raw_root, dataset_id, name, training, tests, dict(zip(tests, labels, strict=True)))
 
 
 def _read_archive(archive: Path) -> dict[str, np.ndarray]:
@@ -86,17 +72,3 @@ def _classes(labels: np.ndarray, archive: Path) -> np.ndarray:
     if labels.size != len(labels):
         raise UserError(f"{archive} has {labels.shape[1:]} labels per image; expected one class per image.")
     return labels.reshape(-1)
-
-
-def _is_colour(image: np.ndarray) -> bool:
-    return image.ndim == 3 and image.shape[-1] == len(COLOURS)
-
-
-def _source(image: np.ndarray, digest: str) -> Source:
-    return Source(partial(_channels, image), settings=digest)
-
-
-def _channels(image: np.ndarray) -> tuple[list[np.ndarray], Geometry]:
-    """Values per channel; MedMNIST states no spacing, so voxels count as 1 mm."""
-    channels = list(np.moveaxis(image, -1, 0)) if _is_colour(image) else [image]
-    return channels, Geometry.from_spacing(channels[0].shape, [1.0] * channels[0].ndim)
