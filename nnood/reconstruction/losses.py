@@ -77,8 +77,9 @@ def activation_entropy(activation: torch.Tensor, counted: torch.Tensor) -> torch
     """
     flat, inside = activation.flatten(1).float(), counted.flatten(1) > 0
     inside = inside | ~inside.any(1, keepdim=True)
-    logs = log_softmax(flat.masked_fill(~inside, -torch.inf), 1)
-    return -torch.where(inside, logs.exp() * logs, 0.0).sum(1)
+    # Infinities must be gone before anything is multiplied: their gradients are no numbers, chosen or not.
+    logs = log_softmax(flat.masked_fill(~inside, -torch.inf), 1).masked_fill(~inside, 0.0)
+    return -(logs.exp() * logs).sum(1)
 
 
 class ReconstructionLoss(nn.Module):
