@@ -12,7 +12,8 @@ from nnood.inference.calibration import IDENTITY, Calibration, Threshold
 from nnood.inference.ensembling import COMBINATIONS, RANK_LEVELS
 from nnood.inference.members import Member, plans_digest, settings_of
 from nnood.inference.postprocessing import Step
-from nnood.json_fields import number, numbers, parts, texts, typed
+from nnood.json_fields import number, numbers, optional, parts, texts, typed
+from nnood.reconstruction.patch_scores import PATCH_COMBINATIONS, PATCH_SCORES
 from nnood.reconstruction.settings import VOXEL_SCORES
 from nnood.safety import read_json, sha256
 from nnood.scores import DEFAULT_SAMPLE_SCORE, SAMPLE_SCORES
@@ -61,6 +62,10 @@ class PlannedMember:
         """For the user: folder, fold and, if its network has several, voxel score."""
         return f"{self.folder}/fold_{self.fold}{self._score}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready content."""
+        return {**asdict(self), "quantiles": list(self.quantiles)}
+
     @property
     def _score(self) -> str:
         return f" ({self.voxel_score})" if self.voxel_score else ""
@@ -68,6 +73,40 @@ class PlannedMember:
     def describe(self) -> str:
         """For the user: its checkpoint and, if its network has several, voxel score."""
         return f"{self.folder}/fold_{self.fold}/{self.checkpoint}{self._score}"
+
+
+@dataclass(frozen=True)
+class PatchScoring:
+    """A sample score that autoencoders read from the patches of an image, not from its score map.
+
+    Attributes:
+        members: Whose scores are averaged.
+        score: Of a patch, one of `PATCH_SCORES`.
+        combination: From patches to the image, one of `PATCH_COMBINATIONS`.
+    """
+
+    members: tuple[PlannedMember, ...]
+    score: str
+    combination: str
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("Expected at least one of the members of sample_patches, but got none.")
+        for key, value, known in (
+            ("score", self.score, PATCH_SCORES),
+            ("combination", self.combination, tuple(PATCH_COMBINATIONS)),
+        ):
+            if value not in known:
+                raise ValueError(f"Expected one of {', '.join(known)} for {key} of sample_patches, but got {value!r}.")
+
+    def describe(self) -> str:
+        """For the user."""
+        return f"{self.score} of patches, {self.combination}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready content."""
+        members = [member.to_dict() for member in self.members]
+        return {"members": members, "score": self.score, "combination": self.combination}
 
 
 @dataclass(frozen=True)
@@ -81,6 +120,7 @@ class InferencePlan:
         steps: Of post-processing, in their order.
         sample_score: One of `SAMPLE_SCORES`.
         within_foreground: Whether the sample score regards the foreground only.
+        sample_patches: In the place of both, a sample score of patches; None: it is that of the score map.
         calibration: Of the scores after the steps.
         thresholds: On calibrated scores.
         plans: Per folder of members, the digest of its plans.
@@ -100,6 +140,7 @@ class InferencePlan:
     plans: dict[str, str]
     candidates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sample_patches: PatchScoring | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -119,9 +160,21 @@ class InferencePlan:
                 raise ValueError(f"Expected one of {', '.join(known)} for {key}, but got {value!r}.")
         if self.combination == "rank_mean" and not all(member.quantiles for member in self.members):
             raise ValueError("Expected quantiles of all members for the combination rank_mean.")
-        missing = sorted({member.folder for member in self.members} - set(self.plans))
+        missing = sorted({member.folder for member in (*self.members, *self.sample_members)} - set(self.plans))
         if missing:
             raise ValueError(f"Expected the digest of the plans of {missing[0]} in plans, but got none.")
+
+    @property
+    def sample_members(self) -> tuple[PlannedMember, ...]:
+        """Those who give the sample score, where it is not read from the score map."""
+        return () if self.sample_patches is None else self.sample_patches.members
+
+    @property
+    def describe_sample_score(self) -> str:
+        """For the user."""
+        if self.sample_patches is not None:
+            return self.sample_patches.describe()
+        return f"{self.sample_score} within the foreground" if self.within_foreground else self.sample_score
 
     @property
     def needs_foreground(self) -> bool:
@@ -142,10 +195,9 @@ class InferencePlan:
         members = "\n         ".join(member.describe() for member in self.members)
         steps = ", ".join(step.describe() for step in self.steps) or "none"
         calibrated = "no" if self.calibration == IDENTITY else "yes"
-        where = " within the foreground" if self.within_foreground else ""
         return (
             f"Members: {members}\nCombination: {self.combination}\nPost-processing: {steps}\n"
-            f"Sample score: {self.sample_score}{where}\nCalibrated: {calibrated}"
+            f"Sample score: {self.describe_sample_score}\nCalibrated: {calibrated}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,11 +205,12 @@ class InferencePlan:
         return {
             "schema_version": self.schema_version,
             "dataset": self.dataset,
-            "members": [{**asdict(member), "quantiles": list(member.quantiles)} for member in self.members],
+            "members": [member.to_dict() for member in self.members],
             "combination": self.combination,
             "steps": [step.to_dict() for step in self.steps],
             "sample_score": self.sample_score,
             "within_foreground": self.within_foreground,
+            "sample_patches": None if self.sample_patches is None else self.sample_patches.to_dict(),
             "calibration": self.calibration.to_dict(),
             "thresholds": [threshold.to_dict() for threshold in self.thresholds],
             "plans": dict(self.plans),
@@ -188,6 +241,7 @@ class InferencePlan:
                 steps=parts(content, "steps", dict, Step.from_dict),
                 sample_score=typed(content, "sample_score", str),
                 within_foreground=typed(content, "within_foreground", bool),
+                sample_patches=optional(_patches)(content, "sample_patches"),
                 calibration=Calibration(numbers(calibration, "scores"), numbers(calibration, "values")),
                 thresholds=parts(content, "thresholds", dict, _threshold),
                 plans=texts(content, "plans"),
@@ -253,6 +307,15 @@ def _member(content: dict[str, Any]) -> PlannedMember:
         sha256=typed(content, "sha256", str),
         quantiles=numbers(content, "quantiles"),
         voxel_score=typed(content, "voxel_score", str),
+    )
+
+
+def _patches(content: dict[str, Any], key: str) -> PatchScoring:
+    found = typed(content, key, dict)
+    return PatchScoring(
+        members=parts(found, "members", dict, _member),
+        score=typed(found, "score", str),
+        combination=typed(found, "combination", str),
     )
 
 

@@ -141,14 +141,14 @@ def members_in(folder: Path, folds: Sequence[str], checkpoint: str) -> list[Memb
 
 
 def members_of_plan(plan: "InferencePlan", roots: Roots) -> list[Member]:
-    """The members that an inference plan names, exactly as they were when it was made.
+    """The members that an inference plan names, exactly as they were when it was made; then those of the sample score.
 
     Raises:
         UserError: If a fold is missing, a checkpoint changed, or its folder holds other plans.
     """
     results = roots.results / plan.dataset
     members = []
-    for planned in plan.members:
+    for planned in (*plan.members, *plan.sample_members):
         folder = results / planned.folder
         file = folder / f"{FOLD_PREFIX}{planned.fold}" / planned.checkpoint
         if not file.is_file():

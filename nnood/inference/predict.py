@@ -38,7 +38,7 @@ class Planned:
 
     Attributes:
         plan: The inference plan.
-        members: Those it names, in its order.
+        members: Those it names, in its order; after them, those of its sample score if it names any.
         file: Where the plan was read from; None if there was none, and members are simply averaged.
     """
 
@@ -170,6 +170,8 @@ def predict(
             combined = _combined(predictor, planned.plan, image, geometry)
             foreground = foreground_of(image, planned.plan, planned.foreground_method)
             score_map, score = finish(combined, planned.plan, foreground=foreground, geometry=geometry)
+            of_patches = _patch_score(predictor, planned.plan, image, geometry)
+            score = score if of_patches is None else of_patches
             (output / MASKS / f"{name}.nii.gz").unlink(missing_ok=True)  # of another score map
             write_prediction(score_map, score, geometry, output, name)
             write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": score})
@@ -183,11 +185,20 @@ def predict(
 def _combined(predictor: MapPredictor, plan: InferencePlan, image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The members' score maps in one, (Z, Y, X) float32 in [0, 1]."""
     if plan.combination == "mean":
-        return predictor.mean(image, geometry)
+        return predictor.mean(image, geometry, range(len(plan.members)))
     combiner = Combiner(plan.combination, count=len(plan.members))
-    for number, score_map in predictor.maps(image, geometry):
+    for number, score_map in predictor.maps(image, geometry, range(len(plan.members))):
         combiner.add(score_map, plan.members[number].quantiles)
     return combiner.result()
+
+
+def _patch_score(predictor: MapPredictor, plan: InferencePlan, image: np.ndarray, geometry: Geometry) -> float | None:
+    """The sample score of patches; None where it is that of the score map."""
+    if plan.sample_patches is None:
+        return None
+    first = len(plan.members)
+    numbers = range(first, first + len(plan.sample_members))
+    return predictor.patch_score(image, geometry, numbers, plan.sample_patches.score, plan.sample_patches.combination)
 
 
 def _mask_threshold(planned: Planned) -> float:

@@ -15,7 +15,9 @@ from nnood.network import build_network
 from nnood.plan import NnoodPlan
 from nnood.planning.foreground import foreground_mask
 from nnood.planning.preprocessor import preprocess_image
-from nnood.reconstruction.network import Autoencoder
+from nnood.reconstruction.measure import PatchCollector
+from nnood.reconstruction.network import Autoencoder, PatchValues
+from nnood.reconstruction.patch_scores import PATCH_COMBINATIONS, PatchScorer
 from nnood.reconstruction.patches import knows_foreground, with_foreground
 from nnood.reconstruction.settings import Reconstruction
 from nnood.training.checkpoints import load_checkpoint
@@ -49,6 +51,8 @@ class _Group:
         self._plans = PlansManager(member.plans)
         self._configuration = self._plans.get_configuration(member.configuration)
         self._reconstruction = reconstruction_of(member)
+        self._device = device
+        self._collector: PatchCollector | None = None
         self._method = NnoodPlan.from_dict(member.plans["nnood"]).foreground_method
         self._network: Any = (
             build_network(self._configuration, member.channels, deep_supervision=False)
@@ -82,6 +86,15 @@ class _Group:
             self._network.voxel_score = voxel_score or self._reconstruction.voxel_score
         return torch.sigmoid(self._window.predict_logits_from_preprocessed_data(data).float())
 
+    def patch_values(self, data: torch.Tensor, weights: dict[str, Any]) -> PatchValues:
+        """What an autoencoder knows of the image's patches besides maps."""
+        self._network.load_state_dict(weights)
+        if self._collector is None:
+            self._collector = PatchCollector(self._network)
+            planned = self._plans, self._configuration, self._dataset_json
+            self._patch_window = make_window(self._collector, *planned, self._device)
+        return self._collector.of_case(self._patch_window, data)
+
     def map_back(self, scores: torch.Tensor, properties: dict[str, Any]) -> np.ndarray:
         """The score map (Z, Y, X) on the image's grid."""
         return map_back(scores, properties, self._plans, self._configuration)
@@ -105,6 +118,8 @@ class MapPredictor:
         contents = [loaded[member.file] for member in members]
         self._weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
         self._mirror_axes = [tuple(content["mirror_axes"]) for content in contents]
+        self._patches = [content.get("patches", {}) for content in contents]
+        self._scorers: dict[int, PatchScorer] = {}
         self._voxel_scores = [member.voxel_score for member in members]
         keys = [_key(member) for member in members]
         self._groups: dict[tuple[Any, ...], _Group] = {}
@@ -154,6 +169,47 @@ class MapPredictor:
                 summed += self._scores(group, data, number)
             total += len(numbers) * group.map_back(summed / len(numbers), properties).astype(np.float64)
         return (total / sum(map(len, groups.values()))).astype(np.float32)
+
+    def patch_values(
+        self, image: np.ndarray, geometry: Geometry, chosen: Sequence[int]
+    ) -> Iterator[tuple[int, PatchValues]]:
+        """What autoencoders know of an image's patches besides maps.
+
+        Args:
+            image: Values (C, Z, Y, X).
+            geometry: Of the image.
+            chosen: Numbers of the members.
+
+        Yields:
+            Number of the member, and the values of the patches that hold some foreground.
+        """
+        for key, numbers in self._by_group(chosen).items():
+            group = self._groups[key]
+            data, _ = group.preprocess(image, geometry)
+            for number in numbers:
+                yield number, group.patch_values(data, self._weights[number])
+
+    def patch_score(
+        self, image: np.ndarray, geometry: Geometry, chosen: Sequence[int], score: str, combination: str
+    ) -> float:
+        """The sample score of an image by its patches, averaged over members.
+
+        Args:
+            image: Values (C, Z, Y, X).
+            geometry: Of the image.
+            chosen: Numbers of the members.
+            score: One of `PATCH_SCORES`.
+            combination: One of `PATCH_COMBINATIONS`.
+
+        Returns:
+            In [0, 1].
+        """
+        combine, found = PATCH_COMBINATIONS[combination], []
+        for number, values in self.patch_values(image, geometry, chosen):
+            if number not in self._scorers:
+                self._scorers[number] = PatchScorer(self._patches[number])
+            found.append(combine(self._scorers[number](score, values)))
+        return float(np.mean(found))
 
     def _scores(self, group: _Group, data: torch.Tensor, number: int) -> torch.Tensor:
         return group.scores(data, self._weights[number], self._mirror_axes[number], self._voxel_scores[number])

@@ -117,7 +117,7 @@ class Autoencoder(nn.Module):
         latent = settings.latent_sizes[0 if is_small(patch_size) else 1]
         if settings.encoder == "unet":
             network = build_network(configuration, channels, deep_supervision=False, outputs=values)
-            self.encoder, self.decoder = network.encoder, network.decoder
+            self.encoder, self.decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
             return
         grid = settings.latent == "codebook"
         stages = plan_stages(

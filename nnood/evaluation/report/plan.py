@@ -16,7 +16,7 @@ def describe_plan(plan: InferencePlan) -> Html:
         "Networks": ", ".join(member.name for member in plan.members),
         "Combination": plan.combination,
         "Post-processing": ", then ".join(step.describe() for step in plan.steps) or "none",
-        "Sample score": plan.sample_score + (", within the foreground" if plan.within_foreground else ""),
+        "Sample score": plan.describe_sample_score,
         "Notes": " ".join(plan.notes) or None,
     }
     return join((element("h3", "Inference plan"), definitions(chosen), _thresholds(plan), _candidates(plan)))

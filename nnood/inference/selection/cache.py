@@ -7,11 +7,13 @@ from typing import Any
 
 import blosc2
 import numpy as np
+import torch
 from scipy.special import expit
 
 from nnood import __version__
 from nnood.inference.calibration import logits
 from nnood.inference.selection.images import Image, ImageMaker
+from nnood.reconstruction.network import PatchValues
 from nnood.safety import atomic_path, digest_of, incomplete_write, sha256
 
 
@@ -70,6 +72,10 @@ class Cache:
         """Where the score map of a member lies."""
         return self.folder / self.members[member][:24] / f"{self._name(image)}.b2nd"
 
+    def patches_file(self, image: Image, member: int) -> Path:
+        """Where what an autoencoder knows of the image's patches lies."""
+        return self.map_file(image, member).with_suffix(".patches.npz")
+
     def image_file(self, image: Image) -> Path:
         """Where truth and foreground lie."""
         return self.folder / "images" / f"{self._name(image)}.npz"
@@ -79,6 +85,21 @@ class Cache:
         if not self.image_file(image).is_file():
             return list(image.judges)
         return [member for member in image.judges if not self.map_file(image, member).is_file()]
+
+    def missing_patches(self, image: Image, members: Sequence[int]) -> list[int]:
+        """Those judges among some autoencoders whose patch values are not there yet."""
+        judges = [member for member in members if member in image.judges]
+        return [member for member in judges if not self.patches_file(image, member).is_file()]
+
+    def write_patches(self, image: Image, member: int, values: PatchValues) -> None:
+        """Keep what is known of patches."""
+        with atomic_path(self.patches_file(image, member)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{key: part.numpy() for key, part in values._asdict().items()})
+
+    def read_patches(self, image: Image, member: int) -> PatchValues:
+        """What is known of patches."""
+        with np.load(self.patches_file(image, member), allow_pickle=False) as stored:
+            return PatchValues(*(torch.from_numpy(stored[key]) for key in PatchValues._fields))
 
     def write_map(self, image: Image, member: int, scores: np.ndarray) -> None:
         """Keep a score map (Z, Y, X)."""

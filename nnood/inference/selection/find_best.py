@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.datasets import find_dataset_name, load_dataset
 from nnood.errors import UserError
-from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, PlannedMember
+from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, PatchScoring, PlannedMember
 from nnood.inference.members import Member, plans_digest
 from nnood.inference.selection.budget import choose_images
 from nnood.inference.selection.cache import Cache
@@ -20,6 +20,7 @@ from nnood.inference.selection.ensembles import Ledger, choose_ensemble
 from nnood.inference.selection.figures import Judgement
 from nnood.inference.selection.groups import find_groups, member_numbers
 from nnood.inference.selection.images import RELATIVE, Image, ImageMaker, fold_of, unseen_tasks
+from nnood.inference.selection.patch_scoring import PatchJudge
 from nnood.inference.selection.predictions import predict_images, typical_edge, with_something_to_find
 from nnood.inference.selection.report import draw_plan, format_plan
 from nnood.inference.selection.scoring import choose_scoring
@@ -112,26 +113,35 @@ def find_best_configuration(
     logger.info("Trying post-processing.")
     steps = choose_steps(combined, judgement, ledger, voxel_mm=voxel_mm, has_foreground=has_foreground)
     logger.info("Calibrating and scoring samples.")
-    scoring = choose_scoring(combined, steps, judgement, ledger, clean=clean, has_foreground=has_foreground)
-    selected = [members[number] for number in chosen.members]
+    scoring = choose_scoring(
+        combined,
+        steps,
+        judgement,
+        ledger,
+        clean=clean,
+        has_foreground=has_foreground,
+        patches=PatchJudge(members, cache),
+    )
     ranked = chosen.combination == "rank_mean"
+
+    def planned(number: int, quantiles: tuple[float, ...] = ()) -> PlannedMember:
+        member = members[number]
+        names = member.folder.name, member.fold, checkpoint, hashes[number]
+        return PlannedMember(*names, quantiles, member.voxel_score)
+
+    patches, of_patches, used = scoring.patches, None, chosen.members
+    if patches is not None:
+        of_patches = PatchScoring(tuple(map(planned, patches.members)), patches.score, patches.combination)
+        used = (*used, *patches.members)
+    selected = [members[number] for number in used]
     plan = InferencePlan(
         dataset=name,
-        members=tuple(
-            PlannedMember(
-                members[number].folder.name,
-                members[number].fold,
-                checkpoint,
-                hashes[number],
-                sampled.quantiles[number] if ranked else (),
-                members[number].voxel_score,
-            )
-            for number in chosen.members
-        ),
+        members=tuple(planned(number, sampled.quantiles[number] if ranked else ()) for number in chosen.members),
         combination=chosen.combination,
         steps=steps,
         sample_score=scoring.sample_score,
         within_foreground=scoring.within_foreground,
+        sample_patches=of_patches,
         calibration=scoring.calibration,
         thresholds=scoring.thresholds,
         plans={member.folder.name: plans_digest(member.plans, member.configuration) for member in selected},

@@ -11,6 +11,7 @@ from nnood.inference.postprocessing import spacing_of
 from nnood.inference.predictor import MapPredictor
 from nnood.inference.selection.cache import Cache, JudgedImage
 from nnood.inference.selection.images import Image, ImageMaker
+from nnood.inference.selection.patch_scoring import numbers_of_networks
 from nnood.planning.foreground import COMPUTED_METHODS, foreground_mask
 from nnood.training.validation import NORMAL
 
@@ -24,10 +25,10 @@ def predict_images(
     device: torch.device,
 ) -> None:
     """Predict every image by all members that may judge it; those that were predicted before are left out."""
-    predictor = None
+    predictor, autoencoders = None, sorted(numbers_of_networks(members))
     for image in tqdm(images, desc="Predicting held-out cases", unit="image", disable=None):
-        missing = cache.missing(image)
-        if not missing:
+        missing, lacking = cache.missing(image), cache.missing_patches(image, autoencoders)
+        if not missing and not lacking:
             continue
         values, geometry, truth, foreground = maker(image.case, image.task)
         if method in COMPUTED_METHODS:
@@ -38,6 +39,8 @@ def predict_images(
         predictor = predictor or MapPredictor(members, device)
         for member, scores in predictor.maps(values, geometry, missing):
             cache.write_map(image, member, scores)
+        for member, known in predictor.patch_values(values, geometry, lacking):
+            cache.write_patches(image, member, known)
 
 
 def with_something_to_find(cache: Cache, images: Sequence[Image]) -> tuple[Image, ...]:

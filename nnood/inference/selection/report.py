@@ -23,9 +23,9 @@ def format_plan(plan: InferencePlan) -> str:
     lines = [
         f"# Inference plan of {plan.dataset}",
         "",
-        f"* Members, combined by {plan.combination}: " + ", ".join(f"{m.folder}/fold_{m.fold}" for m in plan.members),
+        f"* Members, combined by {plan.combination}: " + ", ".join(member.name for member in plan.members),
         "* Post-processing: " + (", then ".join(step.describe() for step in plan.steps) or "none"),
-        f"* Sample score: {plan.sample_score}{', of the foreground' if plan.within_foreground else ''}",
+        f"* Sample score: {plan.describe_sample_score}",
         *(f"* {note}" for note in plan.notes),
         "",
         "## Thresholds",
