@@ -19,6 +19,7 @@ from nnood.inference.combine_folders import RECEIPTS, read_score_map
 from nnood.inference.export import prediction_files, write_prediction
 from nnood.inference.finishing import finish, foreground_of, refuse_users_masks
 from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, load_plan
+from nnood.inference.members import FOLD_PREFIX
 from nnood.inference.notes import describe_plan, write_note
 from nnood.paths import Roots
 from nnood.plan import NnoodPlan
@@ -97,6 +98,13 @@ def apply_postprocessing(
             f"{predictions} went through an inference plan already ({note['plan']['file']}); predict plainly first, "
             "with nnood_predict -f."
         )
+    if plan.sample_patches is not None:
+        logger.warning(
+            "The sample score of %s (%s) needs the networks; that of the score map is taken (%s).",
+            plan_file,
+            plan.sample_patches.describe(),
+            plan.sample_score,
+        )
     sources = _foreground_sources(plan, predictions, names, roots, images)
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
@@ -163,7 +171,7 @@ def _note(output: Path, plan: InferencePlan, plan_file: Path, note: dict[str, An
     """Note what was done, and warn where the plan was fitted to other networks than predicted here."""
     known: dict[str, Any] = {key: note.get(key) for key in ("images", "tasks", "ensemble") if key in note}
     members = note.get("members", [])
-    planned = [f"{member.name}/{member.checkpoint}" for member in plan.members]
+    planned = [f"{member.folder}/{FOLD_PREFIX}{member.fold}/{member.checkpoint}" for member in plan.members]
     if sorted("/".join(Path(member).parts[-3:]) for member in members) != sorted(planned):
         logger.warning(
             "These predictions are not of the members that %s was fitted to; its calibration may be off.", plan_file

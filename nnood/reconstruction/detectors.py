@@ -133,7 +133,7 @@ def _fit_ecod(codes: np.ndarray) -> Fitted:
 
 
 def _fit_kde(codes: np.ndarray) -> Fitted:
-    """PyOD's KDE; a normal code's own kernel, beside which all others vanish in many dimensions, is left out of its score.
+    """A normal code's own kernel, beside which all others vanish in many dimensions, is left out of its score.
 
     One leaf holds all codes: over several, scikit-learn's sum of kernels loses all digits from some 16 dimensions on.
     """

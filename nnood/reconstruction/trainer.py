@@ -16,7 +16,6 @@ from nnood.training.trainer import PRIOR_BATCHES, NnoodTrainer
 from nnood.training.validation import spread_evenly
 
 MOST_PATCHES = 1000  # whose codes outlier detectors are fitted on
-MOST_CASES = 200  # that they come from
 SCALE_CASES = 4
 
 
@@ -108,7 +107,7 @@ class ReconstructionTrainer(NnoodTrainer):
     def _measure(self) -> None:
         network = self.plain_network().eval()
         training = self.dataset_class(self.preprocessed_dataset_folder, list(self.settings.fold.train_cases))
-        cases = spread_evenly(training.identifiers, MOST_CASES)
+        cases = spread_evenly(training.identifiers, MOST_PATCHES)
         # In an order of their own: those that are enough for all patches shall come from everywhere.
         order = [cases[number] for number in np.random.default_rng(0).permutation(len(cases))]
         loaded = (stored_case(training, case) for case in order[:SCALE_CASES])

@@ -142,11 +142,12 @@ class AnomalyLog(LocalLogger):
         epochs = np.arange(min(len(values) for values in log.values()))
         figure = Figure(figsize=(9, 11), layout="constrained")
         loss_axis, score_axis, time_axis = figure.subplots(3, 1)
-        for key, style, name in (
+        lines = [
             ("train_losses", "-", "training (all resolutions, several anomalies per image)"),
             ("val_losses", "-", "validation (cross-entropy)"),
             ("prior_entropy", ":", "entropy of the prior: nothing learned"),
-        ):
+        ]
+        for key, style, name in lines if self.loss_tells else [("train_losses", "-", "training")]:
             loss_axis.plot(epochs, log[key][: len(epochs)], style, label=name)
         self._plot_tasks(score_axis, epochs, "voxel_ap", "-")
         self._plot_tasks(score_axis, epochs, "sample_ap", ":")
