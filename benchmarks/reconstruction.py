@@ -50,6 +50,7 @@ from nnood.paths import Roots
 from nnood.plan import PLANS_FILE
 from nnood.planning.foreground import COMPUTED_METHODS, foreground_mask
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
+from nnood.reconstruction.network import PatchValues
 from nnood.reconstruction.patch_scores import PATCH_COMBINATIONS, PATCH_SCORES, PatchScorer
 from nnood.reconstruction.recipes import RECONSTRUCTING
 from nnood.safety import read_json, write_json
@@ -61,11 +62,13 @@ CPU = torch.device("cpu")
 TOYS = ("spheres", "random_shapes", "tumour")
 TOYS_PER_KIND = {"hippocampus": 40, "ixi": 20}
 CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
-CLASS_STEPS, TOY_STEPS = 600, 2400
+CLASS_STEPS, TOY_STEPS = 600, 1000
+TOY_SCORES = ("absolute", "activation", "elbo_gradient", "kl_gradient_x_residual")
+RATE = 1e-3  # ten times the recipes', because training is short
 FAMILY_STEPS = {"hippocampus": 2400, "ixi": 2400, "pneumonia": 800}  # of nnood; others as long as these take
 TIMED_STEPS = 40
 QUANTILE_CASES = 10
-AUTOENCODERS = {recipe.name: recipe for recipe in RECONSTRUCTING}
+AUTOENCODERS = {recipe.name: dataclasses.replace(recipe, learning_rate=RATE) for recipe in RECONSTRUCTING}
 
 
 def with_background(recipe: Recipe, background: str) -> Recipe:
@@ -76,13 +79,22 @@ def with_background(recipe: Recipe, background: str) -> Recipe:
     return dataclasses.replace(recipe, name=f"{recipe.name}_{background}", reconstruction=settings)
 
 
-def values_of(predictor: MapPredictor, image: Any, geometry: Any, scorer: PatchScorer, kinds: Sequence[str]) -> Any:
-    """Sample scores of an image by its patches, per kind and combination."""
-    ((_, values),) = predictor.patch_values(image, geometry, [0])
-    scores = {kind: scorer(kind, values) for kind in kinds}
-    return {
-        f"{kind} {name}": combine(one) for kind, one in scores.items() for name, combine in PATCH_COMBINATIONS.items()
-    }
+def sample_scores(member: Member, values: dict[str, PatchValues]) -> dict[str, dict[str, float]]:
+    """By kind and combination, the sample score of each case by its patches.
+
+    Args:
+        member: Whose patches they are.
+        values: By case.
+    """
+    scorer = PatchScorer(load_checkpoint(member.file, CPU)["patches"])
+    together = PatchValues(*(torch.cat(part) for part in zip(*values.values(), strict=True)))
+    ends = np.cumsum([len(one.error) for one in values.values()])[:-1]
+    found = {}
+    for kind in PATCH_SCORES:
+        cases = dict(zip(values, np.split(scorer(kind, together), ends), strict=True))
+        for name, combine in PATCH_COMBINATIONS.items():
+            found[f"{kind} {name}"] = {case: combine(scores) for case, scores in cases.items()}
+    return found
 
 
 def test_toys(job: Job) -> float:
@@ -93,12 +105,10 @@ def test_toys(job: Job) -> float:
     member = train_job(job).members[0]
     trained, test = time.time(), job.out / "toys" / job.dataset
     table = read_benchmark(test / TABLE)
-    settings = job.recipe.reconstruction
-    scores = settings.voxel_scores if settings is not None else ("",)
-    predictor = MapPredictor([dataclasses.replace(member, voxel_score=score) for score in scores], CPU)
-    scorer = PatchScorer(load_checkpoint(member.file, CPU)["patches"])
+    predictor = MapPredictor([dataclasses.replace(member, voxel_score=score) for score in TOY_SCORES], CPU)
     histograms: dict[tuple[str, str], ScoreHistogram] = {}
-    samples: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, PatchValues] = {}
+    grouped: dict[str, list[str]] = {}
     for case, files in list_cases(test / "imagesTs", 1).items():
         image, geometry = read_case(files, 1)
         row, mask = table[case], test / "labelsTs" / f"{case}.nii.gz"
@@ -109,14 +119,18 @@ def test_toys(job: Job) -> float:
         for number, score_map in predictor.maps(image, geometry):
             counted = count_bins(score_map, truth)
             for group in groups:
-                histograms.setdefault((scores[number], group), ScoreHistogram()).add(counted)
-        for name, value in values_of(predictor, image, geometry, scorer, PATCH_SCORES).items():
-            for group in groups:
-                samples.setdefault(name, {}).setdefault(group, []).append(value)
+                histograms.setdefault((TOY_SCORES[number], group), ScoreHistogram()).add(counted)
+        ((_, values[case]),) = predictor.patch_values(image, geometry, [0])
+        for group in groups:
+            grouped.setdefault(group, []).append(case)
+    samples = {
+        name: {group: [scores[case] for case in cases] for group, cases in grouped.items()}
+        for name, scores in sample_scores(member, values).items()
+    }
     write_json(
         figures,
         {
-            "voxels": {name: _voxel_aps(histograms, name) for name in scores},
+            "voxels": {name: _voxel_aps(histograms, name) for name in TOY_SCORES},
             "samples": {name: _aurocs(groups) for name, groups in samples.items()},
             "minutes": {"training": (trained - started) / 60, "testing": (time.time() - trained) / 60},
         },
@@ -234,22 +248,21 @@ def test_class(one: ClassJob) -> float:
         return 0.0
     SETS[one.job.dataset] = class_set(one.normal)
     member = train_job(one.job).members[0]
-    predictor, scorer = MapPredictor([member], CPU), PatchScorer(load_checkpoint(member.file, CPU)["patches"])
-    found: dict[str, dict[str, list[float]]] = {}
+    predictor = MapPredictor([member], CPU)
+    values: dict[str, PatchValues] = {}
+    groups: dict[str, list[str]] = {}
     for case, files in list_cases(one.job.roots.raw / SETS[one.job.dataset].name / "imagesTs", 1).items():
         image, geometry = read_case(files, 1)
-        group = next(name for name in CLASSES if case.startswith(name))
-        for name, value in values_of(predictor, image, geometry, scorer, PATCH_SCORES).items():
-            if name.endswith("mean"):  # there is one patch
-                found.setdefault(name.removesuffix(" mean"), {}).setdefault(group, []).append(value)
-    figures = {
-        name: {
-            other: _against(average_precision, values, groups[one.normal])
-            for other, values in groups.items()
-            if other != one.normal
-        }
-        for name, groups in found.items()
-    }
+        groups.setdefault(next(name for name in CLASSES if case.startswith(name)), []).append(case)
+        ((_, values[case]),) = predictor.patch_values(image, geometry, [0])
+    figures = {}
+    for name, scores in sample_scores(member, values).items():
+        if name.endswith("mean"):  # there is one patch
+            found = {group: [scores[case] for case in cases] for group, cases in groups.items()}
+            normal = found.pop(one.normal)
+            figures[name.removesuffix(" mean")] = {
+                other: _against(average_precision, anomalous, normal) for other, anomalous in found.items()
+            }
     write_json(one.figures, figures)
     return time.time() - started
 
@@ -304,7 +317,7 @@ def families(data: Path, out: Path, seeds: Sequence[int], processes: int) -> Non
     for dataset, steps in FAMILY_STEPS.items():
         prepare(data, out, dataset, ["2d"], 8, None)
         for name, count in equal_steps(out, dataset, steps).items():
-            jobs += [Job(out, dataset, "2d", RECIPES[name], seed, 1, count) for seed in seeds]
+            jobs += [Job(out, dataset, "2d", family_recipe(name), seed, 1, count) for seed in seeds]
     run(run_job, jobs, processes)
     pairs = [
         (one, other)
@@ -318,13 +331,18 @@ def families(data: Path, out: Path, seeds: Sequence[int], processes: int) -> Non
     print(format_families(jobs, pairs))
 
 
+def family_recipe(name: str) -> Recipe:
+    """Nnood's as it is, autoencoders with the higher rate."""
+    return AUTOENCODERS.get(name) or RECIPES[name]
+
+
 def equal_steps(out: Path, dataset: str, steps: int) -> dict[str, int]:
     """How many steps of each recipe take as long as so many of nnood's."""
     file = out / "figures" / f"steps_{dataset}.json"
     if not file.exists():
         names, seconds = ["nnood", *AUTOENCODERS], {}
         for name in names:
-            job = Job(_linked(out), dataset, "2d", RECIPES[name], 0, 1, TIMED_STEPS)
+            job = Job(_linked(out), dataset, "2d", family_recipe(name), 0, 1, TIMED_STEPS)
             member = train_job(job).members[0]
             seconds[name] = load_checkpoint(member.file, CPU)["logging"]["seconds_per_step"][-1]
         write_json(file, {name: round(steps * seconds["nnood"] / seconds[name]) for name in names})

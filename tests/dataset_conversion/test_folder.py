@@ -342,4 +342,4 @@ def test_taken_ids_and_names(source: Path) -> None:
 
 
 def test_sources_are_named() -> None:
-    assert sorted(SOURCES) == ["folder", "medmnist"]
+    assert sorted(SOURCES) == ["fashion_mnist", "folder", "medmnist", "mednist"]
