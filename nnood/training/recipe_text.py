@@ -64,16 +64,37 @@ def save_recipe(recipe: Recipe, file: Path, *, overwrite: bool = False) -> None:
 
 
 def table_of_recipes(recipes: Iterable[Recipe]) -> str:
-    """The recipes as a table in Markdown, for the documentation."""
+    """Recipes that learn tasks as a table in Markdown, for the documentation."""
     lines = [
         "| recipe | tasks | scheme | label | loss | optimiser, rate, schedule | sample score |",
         "|---|---|---|---|---|---|---|",
     ]
     for recipe in recipes:
+        if recipe.reconstruction is not None:
+            continue
         equal = len(set(recipe.tasks.values())) == 1
         tasks = ", ".join(f"`{name}`" + ("" if equal else f" ({share:g})") for name, share in recipe.tasks.items())
         lines.append(
             f"| `{recipe.name}` | {tasks} | `{recipe.scheme}` | `{recipe.label}` | `{recipe.loss}` "
             f"| `{recipe.optimiser}`, {recipe.learning_rate:g}, `{recipe.schedule}` | `{recipe.sample_score}` |"
+        )
+    return "\n".join(lines)
+
+
+def table_of_reconstructions(recipes: Iterable[Recipe]) -> str:
+    """Recipes of the reconstruction family as a table in Markdown, for the documentation."""
+    lines = [
+        "| recipe | encoder | latent, sizes | corruption | KL, entropy | optimiser, rate, schedule | voxel score |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for recipe in recipes:
+        if recipe.reconstruction is None:
+            continue
+        own = recipe.reconstruction
+        weights = f"{own.beta:g}, {own.entropy:g}" if own.latent == "gaussian" else ""
+        lines.append(
+            f"| `{recipe.name}` | `{own.encoder}` | `{own.latent}`, {own.latent_sizes[0]} or {own.latent_sizes[1]} "
+            f"| `{own.corruption}` | {weights} | `{recipe.optimiser}`, {recipe.learning_rate:g}, `{recipe.schedule}` "
+            f"| `{own.voxel_score}` |"
         )
     return "\n".join(lines)

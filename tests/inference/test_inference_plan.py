@@ -95,8 +95,8 @@ def without(key: str) -> Any:
     [
         (without("members"), ["lacks 'members'"]),
         (without("plans"), ["lacks 'plans'"]),
-        (without("schema_version"), ["schema version None", "needs 1"]),
-        (set_to("schema_version", value=7), ["schema version 7", "needs 1"]),
+        (without("schema_version"), ["schema version None", "needs 2"]),
+        (set_to("schema_version", value=7), ["schema version 7", "needs 2"]),
         (set_to("stepps", value=[]), ["stepps"]),
         (set_to("dataset", value=5), ["dataset"]),
         (set_to("dataset", value="../other"), ["dataset", "../other"]),

@@ -70,6 +70,7 @@ def test_every_key_is_read(write):
         "validate_whole_every": 0,
         "stop_at": 0.5,
         "sample_score": "max",
+        "reconstruction": None,
     }
     assert given.keys() | MINE.keys() == {field.name for field in fields(Recipe)}
     recipe = read_recipe(write(**given))
@@ -126,7 +127,7 @@ def test_a_wrong_type(write, key, value):
 
 
 def test_the_types_of_all_keys_are_tried():
-    assert KINDS.keys() | {"sizes"} == {field.name for field in fields(Recipe)}
+    assert KINDS.keys() | {"sizes", "reconstruction"} == {field.name for field in fields(Recipe)}
 
 
 @pytest.mark.parametrize("sizes", [0.5, "all", [], [0.1], [0.1, 0.2, 0.3], [0.1, "0.2"], [0.1, None]], ids=str)

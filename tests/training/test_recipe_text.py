@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from nnood.errors import UserError
+from nnood.reconstruction.settings import Reconstruction
 from nnood.training.recipe import Recipe
-from nnood.training.recipe_text import describe_recipe, list_recipes, save_recipe, table_of_recipes
+from nnood.training.recipe_text import (
+    describe_recipe,
+    list_recipes,
+    save_recipe,
+    table_of_recipes,
+    table_of_reconstructions,
+)
 from nnood.training.recipes import RECIPES, read_recipe
 
 DOCUMENTATION = Path(__file__).parents[2] / "documentation"
@@ -81,6 +88,19 @@ def test_the_documentation_holds_the_table_as_it_is() -> None:
     table = table_of_recipes(RECIPES.values())
     page = DOCUMENTATION / "recipes.md"
     assert table in page.read_text(encoding="utf-8"), f"{page} is out of date; its table must be:\n{table}"
+
+
+def test_the_documentation_holds_the_table_of_reconstructions() -> None:
+    table = table_of_reconstructions(RECIPES.values())
+    page = DOCUMENTATION / "reconstruction.md"
+    assert table in page.read_text(encoding="utf-8"), f"{page} is out of date; its table must be:\n{table}"
+
+
+def test_the_documentation_explains_every_key_of_a_reconstruction() -> None:
+    page = (DOCUMENTATION / "reconstruction.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*)\|$", page[page.index("## Settings") :], flags=re.MULTILINE)
+    known = {key: json.loads(value.strip(" `")) for key, value in rows}
+    assert known == Reconstruction().to_dict()
 
 
 def test_the_documentation_explains_every_key() -> None:

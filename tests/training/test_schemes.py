@@ -87,7 +87,11 @@ def test_leave_task_out(count: int) -> None:
 @pytest.mark.parametrize(
     ("scheme", "tasks", "sentence"),
     [
-        ("soup", 5, r"There is no scheme 'soup'; known are per_task, single_task, leave_task_out, paired\(1\)"),
+        (
+            "soup",
+            5,
+            r"There is no scheme 'soup'; known are per_task, single_task, leave_task_out, unseen_tasks, paired\(1\)",
+        ),
         ("paired(t)", 5, "There is no scheme"),
         ("paired(0)", 5, "There is no scheme"),
         ("paired", 5, "There is no scheme"),
