@@ -248,8 +248,9 @@ class Autoencoder(nn.Module):
 
     def _gradient(self, seen: Seen, term: str) -> torch.Tensor:
         """Mean over channels of how much a voxel changes a term of what is minimised, (B, 1, *S)."""
-        # Prediction is done in inference mode, whose tensors know no gradients.
-        with torch.inference_mode(False), torch.enable_grad():
+        # Prediction is done in inference mode, whose tensors know no gradients. In half precision they would vanish.
+        precise = torch.autocast(seen.image.device.type, enabled=False)
+        with torch.inference_mode(False), torch.enable_grad(), precise:
             image = seen.image.clone().requires_grad_()
             encoded = self.encode(image)
             total = image.new_zeros(())

@@ -81,7 +81,10 @@ def cross_validate(
     chosen = with_tasks(get_recipe(recipe), tasks)
     if scheme is not None:
         refuse_unknown_scheme(scheme)
-        chosen = dataclasses.replace(chosen, scheme=scheme)
+        try:
+            chosen = dataclasses.replace(chosen, scheme=scheme)
+        except ValueError as error:
+            raise UserError(f"The scheme does not fit the recipe {chosen.name}: {error}.") from error
     cases = read_json(folder / CASE_LIST_FILE)
     found = None if groups is None else find_groups(groups, cases)
     if scheme is None and number is None and groups is None:

@@ -106,11 +106,20 @@ class Recipe:
             raise ValueError(f"label is {self.label!r}, but with planting 'offline' it can only be 'binary'")
         if self.sizes is not None and not 0 < self.sizes[0] <= self.sizes[1] <= 1:
             raise ValueError(f"sizes is {list(self.sizes)}, expected two fractions, 0 < smallest <= largest <= 1")
+        self._check_reconstruction()
+
+    def _check_reconstruction(self) -> None:
         if (self.reconstruction is None) == (self.scheme == UNSEEN_TASKS):
             raise ValueError(
                 f"scheme is {self.scheme!r}, but {UNSEEN_TASKS!r} is for recipes with the key reconstruction, and for "
                 "all of these"
             )
+        if self.reconstruction is not None:
+            for key, only in (("planting", "online"), ("stop_at", None)):
+                if getattr(self, key) != only:
+                    raise ValueError(
+                        f"{key} is {getattr(self, key)!r}, but with reconstruction no task is learned"
+                    )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""
