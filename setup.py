@@ -57,15 +57,17 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "latent": ["pyod>=2.0.7"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
             "scikit-learn>=1.4",
+            "pyod>=2.0.7",
             "playwright>=1.44",
             "ruff>=0.6",
             "mypy>=1.11",
-        ]
+        ],
     },
     entry_points={"console_scripts": [f"nnood_{command} = nnood.cli:{command}" for command in COMMANDS]},
     classifiers=[

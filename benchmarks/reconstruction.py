@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from recipes import SETS, Job, Set, headline, prepare, run_job, test_folder, train_job
 from tqdm import tqdm
 
@@ -279,7 +280,9 @@ def classes(data: Path, out: Path, seeds: Sequence[int], processes: int) -> None
         chosen = SETS[f"class{normal}"] = class_set(normal)
         number, name = chosen.name.removeprefix("Dataset").split("_")
         if not (roots.preprocessed / chosen.name / PLANS_FILE).exists():
-            convert_mednist(data / "mednist", roots.raw, int(number), name, normal=(normal,))
+            convert_mednist(
+                not_constant(data / "mednist", out / "classes"), roots.raw, int(number), name, normal=(normal,)
+            )
             plan_and_preprocess(chosen.name, roots, processes=2, gpu_memory_target=0.08, base_features=8)
         plans = read_json(roots.preprocessed / chosen.name / PLANS_FILE)
         plans["configurations"]["2d"]["batch_size"] = chosen.batch_size
@@ -290,6 +293,16 @@ def classes(data: Path, out: Path, seeds: Sequence[int], processes: int) -> None
         ]
     run(test_class, jobs, processes)
     print(format_classes(jobs))
+
+
+def not_constant(source: Path, folder: Path) -> Path:
+    """Links to the images in which there is something to see; a few of the heads are black."""
+    for file in sorted(source.glob("*/*.jp*g")):
+        link = folder / file.parent.name / file.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists() and np.ptp(np.asarray(Image.open(file))) > 0:
+            link.symlink_to(file.resolve())
+    return folder
 
 
 def format_classes(jobs: Sequence[ClassJob]) -> str:

@@ -25,6 +25,7 @@ LSCP_NEIGHBOURS = (10, 20, 30, 40)
 LMDD_GROUP = 6
 LMDD_ORDERS = 15
 LMDD_SCORED = 100
+BLOCK = 16
 SEED = 0
 SMALLEST_SPREAD = 1e-30
 
@@ -49,10 +50,10 @@ def _pyod(name: str) -> Any:
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """One thread, no warnings, and numpy's global random state seeded, then put back: the one-class SVM draws from it.
+    """One thread, no warnings, and numpy's global random state seeded, then put back.
 
-    With several threads, k-means adds in an order that changes from run to run. The warnings are about small data and
-    singular covariances, which are dealt with here.
+    LODA and the one-class SVM draw from that state. With several threads, k-means adds in an order that changes from
+    run to run. The warnings are about small data and singular covariances, which are dealt with here.
     """
     threadpool_limits = _load("threadpoolctl", "threadpool_limits")
     state = np.random.get_state()
@@ -74,7 +75,7 @@ def _varying(codes: np.ndarray) -> Columns:
     varying = np.ptp(codes, axis=0) > 0
     left_out = int((~varying).sum())
     note = f"{left_out} of {len(varying)} dimensions are constant in the normal codes and left out" if left_out else ""
-    return lambda new: new[:, varying], note
+    return lambda new: np.compress(varying, new, axis=1), note
 
 
 def _principal(codes: np.ndarray) -> Columns:
@@ -198,6 +199,26 @@ def _as_it_is(name: str, parameters: Callable[[int], dict[str, Any]] = lambda co
     return fit
 
 
+def _in_blocks(fit: Callable[..., Fitted]) -> Callable[..., Fitted]:
+    """Decide always as many codes at once, the last ones padded.
+
+    A product of matrices is rounded by its shape, which decides on which side of a bin's or a sphere's edge a normal
+    code falls that defines this edge.
+    """
+
+    def fit_blocks(codes: np.ndarray) -> Fitted:
+        decide, scores = fit(codes)
+
+        def decide_blocks(new: np.ndarray) -> np.ndarray:
+            blocks = -(-len(new) // BLOCK)
+            padded = np.resize(new, (blocks, BLOCK, new.shape[1]))
+            return np.concatenate([decide(block) for block in padded])[: len(new)]
+
+        return decide_blocks, scores
+
+    return fit_blocks
+
+
 def _seeded(count: int) -> dict[str, Any]:
     return {"random_state": SEED}
 
@@ -235,9 +256,11 @@ DETECTORS: dict[str, _Kind] = {
     "HBOS": _Kind(_as_it_is("HBOS"), _varying),
     "KNN": _Kind(_as_it_is("KNN")),
     "IForest": _Kind(_as_it_is("IForest", _seeded)),
-    "INNE": _Kind(_as_it_is("INNE", _seeded)),
+    "INNE": _Kind(_in_blocks(_as_it_is("INNE", _seeded)), distinct=True),
     "LSCP": _Kind(_fit_lscp, distinct=True, most=MOST_LSCP_CODES),
-    "LODA": _Kind(_as_it_is("LODA", _seeded), _varying),
+    # Seeded by `_repeatable`: older releases of PyOD have no seed for it. Fewer than some 8 codes per bin leave gaps,
+    # whose codes score higher than those beyond the histogram, which get the density of its outermost bins.
+    "LODA": _Kind(_in_blocks(_as_it_is("LODA", lambda count: {"n_bins": min(10, max(3, count // 8))})), _varying),
 }
 
 
