@@ -19,7 +19,9 @@ CODES = 256
 MOST_STRIDE = 8  # from the image to a grid of codes
 RESTORATIONS = 4
 ACTIVATION_STAGE = 1  # the first that sees more than a voxel's neighbours
-LEAST = 1e-6  # of a score that is no score: outside of the foreground, or exactly as reconstructed
+# Of a score that is no score: outside of the foreground, or exactly as reconstructed. Gradients of the KL term in large
+# patches are about 1e-6, and must be measured.
+LEAST = 1e-12
 
 
 class Seen(NamedTuple):
