@@ -2,15 +2,17 @@ r"""The reconstruction family: claims of the published study, and autoencoders b
 
     python benchmarks/reconstruction.py toys --data DATA --out FOLDER
     python benchmarks/reconstruction.py classes --data DATA --out FOLDER
+    python benchmarks/reconstruction.py fashion --data DATA --out FOLDER
     python benchmarks/reconstruction.py families --data DATA --out FOLDER
 
-DATA is that of benchmarks/recipes.py. All networks are small ones for slices, trained on all training cases.
+DATA is that of benchmarks/recipes.py; for `fashion`, it holds `fashion_mnist` with the four files. All networks are
+small ones for slices, trained on all training cases.
 
 toys: balls of constant intensity (4 radii by 5 intensities), random shapes and tumour-like anomalies in held-out
 volumes; a VAE with noise around the head and one without, and the VAE whose activation map is the score. Voxel average
 precision per intensity of each voxel score, and sample AUROC per intensity of the reconstruction error and of each
 outlier detector on latent codes.
-classes: each class of MedNIST as normal against each other: sample average precision.
+classes, fashion: each class of MedNIST or Fashion-MNIST as normal against each other: sample average precision.
 families: nnood and autoencoders, trained for the same time, and the mean of the ranks of one of each. First some steps
 of each recipe are timed, which gives the number of steps.
 
@@ -24,6 +26,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from PIL import Image
 from recipes import SETS, Job, Set, headline, prepare, run_job, test_folder, train_job
 from tqdm import tqdm
 
+from dataset_conversion.fashion_mnist import convert_fashion_mnist
 from dataset_conversion.mednist import convert_mednist
 from nnood.case_files import list_cases
 from nnood.evaluation.benchmark.sets import make_benchmark
@@ -62,7 +66,12 @@ from nnood.training.recipes import RECIPES, Recipe
 CPU = torch.device("cpu")
 TOYS = ("spheres", "random_shapes", "tumour")
 TOYS_PER_KIND = {"hippocampus": 40, "ixi": 20}
-CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
+CLASSES = {
+    "mednist": ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT"),
+    "fashion_mnist": tuple(f"class{number}" for number in range(10)),
+}
+FIRST_ID = {"mednist": 110, "fashion_mnist": 120}
+MOST_FASHION = 200  # test images of each class
 CLASS_STEPS, TOY_STEPS = 600, 1000
 TOY_SCORES = ("absolute", "activation", "elbo_gradient", "kl_gradient_x_residual")
 RATE = 1e-3  # ten times the recipes', because training is short
@@ -230,10 +239,12 @@ class ClassJob:
 
     Attributes:
         job: The network.
+        source: A key of `CLASSES`.
         normal: Name of the class.
     """
 
     job: Job
+    source: str
     normal: str
 
     @property
@@ -247,14 +258,15 @@ def test_class(one: ClassJob) -> float:
     started = time.time()
     if one.figures.exists():
         return 0.0
-    SETS[one.job.dataset] = class_set(one.normal)
+    SETS[one.job.dataset] = class_set(one.source, one.normal)
     member = train_job(one.job).members[0]
     predictor = MapPredictor([member], CPU)
     values: dict[str, PatchValues] = {}
     groups: dict[str, list[str]] = {}
     for case, files in list_cases(one.job.roots.raw / SETS[one.job.dataset].name / "imagesTs", 1).items():
         image, geometry = read_case(files, 1)
-        groups.setdefault(next(name for name in CLASSES if case.startswith(name)), []).append(case)
+        group = next(name for name in CLASSES[one.source] if case.startswith(name))
+        groups.setdefault(group, []).append(case)
         ((_, values[case]),) = predictor.patch_values(image, geometry, [0])
     figures = {}
     for name, scores in sample_scores(member, values).items():
@@ -268,31 +280,37 @@ def test_class(one: ClassJob) -> float:
     return time.time() - started
 
 
-def class_set(normal: str) -> Set:
+def class_set(source: str, normal: str) -> Set:
     """The data set whose normal class this is."""
-    return Set(f"Dataset{110 + CLASSES.index(normal)}_{normal}", 16)
+    return Set(f"Dataset{FIRST_ID[source] + CLASSES[source].index(normal)}_{normal}", 16)
 
 
-def classes(data: Path, out: Path, seeds: Sequence[int], processes: int) -> None:
+def classes(data: Path, out: Path, seeds: Sequence[int], processes: int, *, source: str = "mednist") -> None:
     """Train and test all networks of this part, and print its tables."""
     roots, jobs = Roots(out / "raw", out / "preprocessed", out / "results"), []
-    for normal in CLASSES:
-        chosen = SETS[f"class{normal}"] = class_set(normal)
-        number, name = chosen.name.removeprefix("Dataset").split("_")
+    for normal in CLASSES[source]:
+        chosen = SETS[f"class{normal}"] = class_set(source, normal)
         if not (roots.preprocessed / chosen.name / PLANS_FILE).exists():
-            convert_mednist(
-                not_constant(data / "mednist", out / "classes"), roots.raw, int(number), name, normal=(normal,)
-            )
+            _convert_class(data, out, roots, source, normal)
             plan_and_preprocess(chosen.name, roots, processes=2, gpu_memory_target=0.08, base_features=8)
         plans = read_json(roots.preprocessed / chosen.name / PLANS_FILE)
         plans["configurations"]["2d"]["batch_size"] = chosen.batch_size
         write_json(roots.preprocessed / chosen.name / PLANS_FILE, plans)
-        jobs += [
-            ClassJob(Job(out, f"class{normal}", "2d", AUTOENCODERS["vae"], seed, 1, CLASS_STEPS), normal)
-            for seed in seeds
-        ]
+        for seed in seeds:
+            job = Job(out, f"class{normal}", "2d", AUTOENCODERS["vae"], seed, 1, CLASS_STEPS)
+            jobs.append(ClassJob(job, source, normal))
     run(test_class, jobs, processes)
     print(format_classes(jobs))
+
+
+def _convert_class(data: Path, out: Path, roots: Roots, source: str, normal: str) -> None:
+    number, name = class_set(source, normal).name.removeprefix("Dataset").split("_")
+    target = roots.raw, int(number), name
+    if source == "mednist":
+        convert_mednist(not_constant(data / source, out / "classes"), *target, normal=(normal,))
+    else:
+        chosen = (CLASSES[source].index(normal),)
+        convert_fashion_mnist(data / source, *target, normal=chosen, most=MOST_FASHION)
 
 
 def not_constant(source: Path, folder: Path) -> Path:
@@ -450,7 +468,7 @@ def run(function: Any, jobs: Iterable[Any], processes: int) -> None:
             pass
 
 
-PARTS = {"toys": toys, "classes": classes, "families": families}
+PARTS = {"toys": toys, "classes": classes, "fashion": partial(classes, source="fashion_mnist"), "families": families}
 
 
 def main() -> None:

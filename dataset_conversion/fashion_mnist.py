@@ -33,7 +33,8 @@ def convert_fashion_mnist(
 ) -> Path:
     """Make a raw data set from the files of Fashion-MNIST: some classes are normal, all others are anomalies.
 
-    The normal images of the training split become the training cases, the whole test split the test cases.
+    The normal images of the training split become the training cases, the whole test split the test cases, whose names
+    begin with their class.
 
     Args:
         source: Folder of `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`, `t10k-images-idx3-ubyte.gz` and
@@ -58,7 +59,7 @@ def convert_fashion_mnist(
     digest = digest_of([sha256(file) for file in files.values()])
     chosen = normal_images(train_labels, normal, source)
     training = {f"train_{i:05d}": array_source(train_images[i], digest) for i in chosen}
-    tests = {f"test_{i:05d}": i for i in _spread(test_labels, most)}
+    tests = {f"class{test_labels[i]}_test_{i:05d}": i for i in _spread(test_labels, most)}
     sources = {case: array_source(test_images[i], digest) for case, i in tests.items()}
     labels = {case: int(test_labels[i] not in normal) for case, i in tests.items()}
     return write_dataset(raw_root, dataset_id, name, training, sources, labels)
