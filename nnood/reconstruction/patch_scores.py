@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from nnood.reconstruction.detectors import DETECTORS, LatentDetector, relative_score
+from nnood.reconstruction.detector_kinds import DETECTORS
+from nnood.reconstruction.detectors import LatentDetector, relative_score
 from nnood.reconstruction.network import PatchValues
 
 OWN_SCORES = ("error", "elbo")

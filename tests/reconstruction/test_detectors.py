@@ -9,7 +9,8 @@ from sklearn.covariance import EllipticEnvelope
 from sklearn.metrics import roc_auc_score
 
 from nnood.errors import UserError
-from nnood.reconstruction.detectors import DETECTORS, FEWEST_CODES, LatentDetector, relative_score
+from nnood.reconstruction.detector_kinds import DETECTORS
+from nnood.reconstruction.detectors import FEWEST_CODES, LatentDetector, relative_score
 
 PARAMETERS = {
     "ECOD": {},
