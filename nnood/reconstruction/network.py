@@ -120,6 +120,9 @@ class Autoencoder(nn.Module):
         if settings.encoder == "unet":
             network = build_network(configuration, channels, deep_supervision=False, outputs=values)
             self.encoder, self.decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
+            # Several ranks wait for the gradient of each parameter that may have one; coarser outputs are not used.
+            for output in list(self.decoder.get_submodule("seg_layers").children())[:-1]:
+                output.requires_grad_(False)
             return
         grid = settings.latent == "codebook"
         stages = plan_stages(
