@@ -87,22 +87,36 @@ def _describe_members(folder: Path, folds: Sequence[FoldRecord]) -> Html:
     recipe = folds[0].settings.get("recipe", {})
     name = f"Recipe {recipe.get('name', '?')}, configuration {configuration}"
     plan = _describe_configuration(_read_if_there(folder / "plans.json"), configuration)
-    tasks = ", ".join(f"{task} ({share:g})" for task, share in recipe.get("tasks", {}).items())
-    entries = {
-        "Tasks (share)": tasks,
-        "Normal images (share)": _short_or_none(recipe.get("normal")),
-        "Label": recipe.get("label"),
-        "Foreign patches from": recipe.get("donors"),
-        **plan,
-    }
+    reconstruction = recipe.get("reconstruction")
+    entries = _describe_learning(recipe) if reconstruction is None else _describe_reconstruction(recipe, reconstruction)
     return join(
         (
             element("h3", name),
             paragraph(recipe.get("summary", "")),
-            definitions(entries),
+            definitions({**entries, **plan}),
             _validation_table(folds),
         )
     )
+
+
+def _describe_learning(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Tasks (share)": ", ".join(f"{task} ({share:g})" for task, share in recipe.get("tasks", {}).items()),
+        "Normal images (share)": _short_or_none(recipe.get("normal")),
+        "Label": recipe.get("label"),
+        "Foreign patches from": recipe.get("donors"),
+    }
+
+
+def _describe_reconstruction(recipe: Mapping[str, Any], reconstruction: Mapping[str, Any]) -> dict[str, Any]:
+    """Of networks that never saw an anomaly in training."""
+    return {
+        "Validated with": ", ".join(recipe.get("tasks", {})),
+        "Encoder": reconstruction.get("encoder"),
+        "Latent": reconstruction.get("latent"),
+        "Corruption": reconstruction.get("corruption"),
+        "Background": reconstruction.get("background"),
+    }
 
 
 def _short_or_none(value: Any) -> str | None:

@@ -157,7 +157,9 @@ def _note_extent(ledger: Ledger, images: Sequence[Image], groups: dict[str, list
     """Note on how many cases the figures rest, and which folds were not there to be judged."""
     cases, anomalous = {image.case for image in images}, [image for image in images if image.task != NORMAL]
     ledger.notes.append(f"Judged on {len(cases)} held-out cases, with {len(anomalous)} images that have an anomaly.")
-    for group, members in groups.items():
+    # Of networks with several voxel scores, one group for all of them.
+    distinct = {" ".join(group.split()[:2]): members for group, members in groups.items()}
+    for group, members in distinct.items():
         file = folds_file(preprocessed, group.split()[0])
         wanted = len(read_json(file)) if file.is_file() else 0
         finished = len({member.fold.split("_")[0] for member in members})
