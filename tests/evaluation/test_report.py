@@ -611,7 +611,7 @@ def test_training_alone_is_a_report(tmp_path: Path) -> None:
         "not finished",
         f"{folder}/fold_0, {folder}/fold_2",
         "smooth (sigma_mm 1.5)",
-        "top_500_voxels, within the foreground",
+        "top_500_voxels within the foreground",
         "sample 5% 0.410 0.350 to 0.520 too few clean cases",
         "combination median 0.610 +0.0123 0.020",
         NASTY,
