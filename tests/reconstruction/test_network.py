@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from skimage.transform import resize
 from torch.distributions import Normal, kl_divergence
 
 from nnood.reconstruction import stages
+from nnood.reconstruction.corruption import CORRUPT
 from nnood.reconstruction.losses import Learned, ReconstructionLoss, gaussian_kl
 from nnood.reconstruction.network import LEAST, Autoencoder, Seen
 from nnood.reconstruction.patches import with_foreground
@@ -218,6 +220,15 @@ def test_only_gaussian_latents_are_sampled() -> None:
         assert torch.equal(first, second) == (name != "vae")
 
 
+def test_the_restoration_of_what_is_masked_is_not_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CORRUPT, "squares", lambda image, foreground: image + foreground)
+    kind, settings = KINDS["2d"], SETTINGS["cevae"]
+    network, patches = make(settings, kind).train(), patches_of(settings, kind)
+    first, second = (network(patches).reconstructions for _ in range(2))
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
 def test_what_is_corrupted_is_to_be_restored() -> None:
     kind = KINDS["2d"]
     for name in ("cevae", "dae"):
@@ -324,6 +335,35 @@ def test_residuals_by_hand(settings: Reconstruction, kind: Kind, networks: dict[
         assert residual.shape[1] == kind.channels
         for name, expected in (("absolute", residual.abs()), ("squared", residual**2)):
             torch.testing.assert_close(network.score(seen, name), expected.mean(1, keepdim=True))
+
+
+def test_residuals_of_codes_that_are_restored(kind: Kind, networks: dict[Any, Autoencoder]) -> None:
+    settings = SETTINGS["vqvae"]
+    network = networks.setdefault((settings, kind), make(settings, kind)).eval()
+    seen, before = network.see(patches_of(settings, kind)), network.prior.unlikely.clone()
+    with torch.no_grad():
+        found = network.codebook(network.to_latent(network.encoder(seen.image)[-1]))
+        plain = network.decoder(network.from_latent(found.features))
+        made = {}
+        for threshold in (math.inf, -math.inf):  # no code is unlikely, or every one
+            network.prior.unlikely.fill_(threshold)
+            made[threshold] = network.reconstruct(network.encode(seen.image))
+        network.prior.unlikely.copy_(before)
+    torch.testing.assert_close(made[math.inf], plain)
+    assert (made[-math.inf] - plain).abs().mean() > 1e-4 * plain.abs().mean()
+
+
+@pytest.mark.parametrize("recipe", ["constrained_vae", "dae", "vae"])
+def test_the_activation_is_that_of_the_second_stage(recipe: str, networks: dict[Any, Autoencoder]) -> None:
+    settings, kind = SETTINGS[recipe], KINDS["2d, three channels"]
+    network = networks.setdefault((settings, kind), make(settings, kind)).eval()
+    seen = network.see(patches_of(settings, kind))
+    with torch.no_grad():
+        second = network.encoder(seen.image)[1].mean(1)
+        found = network.score(seen, "activation")
+    assert tuple(second.shape[1:]) == (18, 6)
+    expected = [resize(one.numpy(), kind.shape, order=1, mode="edge", anti_aliasing=False) for one in second]
+    np.testing.assert_allclose(found[:, 0].log(), expected, atol=1e-5)
 
 
 def objective(network: Autoencoder, seen: Seen, term: str) -> torch.Tensor:
@@ -453,6 +493,21 @@ def test_mean_and_spread_standardise_the_foreground_only(kind: Kind, background:
         torch.testing.assert_close(seen.image[:, index][inside], standardised[inside])
         outside = patches[:, index] if background == "noise" else standardised
         torch.testing.assert_close(seen.image[:, index][~inside], outside[~inside])
+
+
+def test_of_a_slab_the_middle_slice_is_scored_and_each_slice_has_a_foreground_of_its_own() -> None:
+    """In the sliding window, where slices are those of a case."""
+    kind, settings = KINDS["2.5d"], SETTINGS["ae"]
+    network, patches = make(settings, kind), patches_of(settings, kind)
+    inside = torch.stack([foreground_of(kind).roll(number, 1) for number in range(3)], 1)
+    patches[:, 6:] = inside.float()
+    seen = network.see(patches)
+    assert torch.equal(seen.foreground, inside[:, 1:2].float())
+    assert torch.equal(seen.counted, seen.foreground)
+    for place in range(6):
+        where = inside[:, place % 3]
+        torch.testing.assert_close(seen.image[:, place][where], (patches[:, place][where] - 50) / 10)
+        assert torch.equal(seen.image[:, place][~where], patches[:, place][~where])
 
 
 @pytest.mark.parametrize("kind", [KINDS["2d"], KINDS["2.5d"]])
