@@ -325,22 +325,23 @@ def not_constant(source: Path, folder: Path) -> Path:
 
 
 def format_classes(jobs: Sequence[ClassJob]) -> str:
-    """Mean and standard deviation over seeds, as tables in Markdown."""
+    """Per score and normal class, the mean over the other classes; mean and standard deviation over seeds."""
     found = {one: read_json(one.figures) for one in jobs if one.figures.exists()}
-    names = list(next(iter(found.values())))
-    lines = [f"| normal class | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for normal in dict.fromkeys(one.normal for one in found):
-        own = [figures for one, figures in found.items() if one.normal == normal]
-        cells = [spread([float(np.mean(list(figures[name].values()))) for figures in own]) for name in names]
-        lines.append(f"| {normal} | {' | '.join(cells)} |")
-    seeds = sorted({one.job.seed for one in found})
-    by_seed = [[figures for one, figures in found.items() if one.job.seed == seed] for seed in seeds]
-    means = [spread([_mean_of(figures, name) for figures in by_seed]) for name in names]
-    return "\n".join([*lines, f"| mean | {' | '.join(means)} |"])
+    normals = list(dict.fromkeys(one.normal for one in found))
+    lines = [f"| sample AP | {' | '.join(normals)} | mean |", "|---" * (len(normals) + 2) + "|"]
+    rows = {}
+    for name in next(iter(found.values())):
+        cells = [spread([_mean(table[name]) for one, table in found.items() if one.normal == key]) for key in normals]
+        by_seed = [
+            float(np.mean([_mean(table[name]) for one, table in found.items() if one.job.seed == seed]))
+            for seed in sorted({one.job.seed for one in found})
+        ]
+        rows[name] = (np.mean(by_seed), f"| {name} | {' | '.join(cells)} | {spread(by_seed)} |")
+    return "\n".join([*lines, *(line for _, line in sorted(rows.values(), reverse=True))])
 
 
-def _mean_of(figures: Sequence[dict[str, dict[str, float]]], name: str) -> float:
-    return float(np.mean([np.mean(list(one[name].values())) for one in figures]))
+def _mean(groups: dict[str, float]) -> float:
+    return float(np.mean(list(groups.values())))
 
 
 def families(data: Path, out: Path, seeds: Sequence[int], processes: int) -> None:
@@ -349,7 +350,9 @@ def families(data: Path, out: Path, seeds: Sequence[int], processes: int) -> Non
     for dataset, steps in FAMILY_STEPS.items():
         prepare(data, out, dataset, ["2d"], 8, None)
         for name, count in equal_steps(out, dataset, steps).items():
-            jobs += [Job(out, dataset, "2d", family_recipe(name), seed, 1, count) for seed in seeds]
+            # Networks of the same names are trained for other lengths in the first part.
+            where = out if name == "nnood" else _linked(out, "families")
+            jobs += [Job(where, dataset, "2d", family_recipe(name), seed, 1, count) for seed in seeds]
     run(run_job, jobs, processes)
     pairs = [
         (one, other)
@@ -376,7 +379,7 @@ def equal_steps(out: Path, dataset: str, steps: int) -> dict[str, int]:
     if not file.exists():
         names, seconds = ["nnood", *AUTOENCODERS], {}
         for name in names:
-            job = Job(_linked(out), dataset, "2d", family_recipe(name), 0, 1, TIMED_STEPS)
+            job = Job(_linked(out, "timed"), dataset, "2d", family_recipe(name), 0, 1, TIMED_STEPS)
             member = train_job(job).members[0]
             seconds[name] = load_checkpoint(member.file, CPU)["logging"]["seconds_per_step"][-1]
         write_json(file, {name: round(steps * seconds["nnood"] / seconds[name]) for name in names})
@@ -384,13 +387,13 @@ def equal_steps(out: Path, dataset: str, steps: int) -> dict[str, int]:
     return read_json(file)
 
 
-def _linked(out: Path) -> Path:
+def _linked(out: Path, name: str) -> Path:
     """A folder with the same data and results of its own."""
-    folder = out / "timed"
+    folder = out / name
     folder.mkdir(exist_ok=True)
-    for name in ("raw", "preprocessed"):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(out / name)
+    for shared in ("raw", "preprocessed", "test"):
+        if not (folder / shared).exists():
+            (folder / shared).symlink_to(out / shared)
     return folder
 
 

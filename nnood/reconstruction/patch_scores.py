@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from nnood.errors import UserError
 from nnood.reconstruction.detector_kinds import DETECTORS
 from nnood.reconstruction.detectors import LatentDetector, relative_score
 from nnood.reconstruction.network import PatchValues
@@ -33,7 +34,15 @@ class PatchScorer:
 
         Args:
             training: Of patches of normal training cases: `codes` (N, D), `error` (N,) and `elbo` (N,).
+
+        Raises:
+            UserError: If it knows nothing.
         """
+        if not training:
+            raise UserError(
+                "Patches cannot be scored by the latest checkpoint of a training, which knows no others; choose the "
+                "best or the final one."
+            )
         self._training = {key: values.numpy().astype(np.float64) for key, values in training.items()}
         self._detectors: dict[str, LatentDetector] = {}
 

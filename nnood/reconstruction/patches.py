@@ -31,7 +31,7 @@ def with_foreground(
 
     Args:
         image: Values (B, C * k, *S).
-        foreground: Boolean (B, *S); everything is inside if None.
+        foreground: Boolean (B, *S), the same for all slices of a slab, or (B, k, *S); everything is inside if None.
         settings: Of the network.
         slices: k, of slabs.
         generator: Draws noise for each image; if None, it is the same for all images of this shape.
@@ -43,7 +43,8 @@ def with_foreground(
     shape = (len(image), 1, *slabs.shape[2:])
     if foreground is None:
         return torch.cat([slabs, slabs.new_ones(shape)], 1).flatten(1, 2)
-    inside = foreground[:, None, None].expand(shape)
+    of_slices = foreground if foreground.ndim == image.ndim else foreground[:, None]
+    inside = of_slices[:, None].expand(shape)
     if settings.background == "noise":
         drawn = slabs.shape if generator is not None else (1, *slabs.shape[1:])
         noise = torch.randn(drawn, generator=generator or torch.Generator().manual_seed(0)).to(slabs)
@@ -91,18 +92,18 @@ class Preparer:
         """A batch of the loader as patches (B, (C + 1) * k, *S), and their foreground (B, 1, *S)."""
         view = self._views[batch["view"]]
         image = view.fold(batch["data"].to(self._device, non_blocking=True))
-        foreground = view.middle(batch["target"][:, 0].to(self._device, non_blocking=True) == 1)
+        foreground = batch["target"][:, 0].to(self._device, non_blocking=True) == 1
         patches = self.patches(image, foreground, self._generator)
-        return patches, foreground[:, None].float()
+        return patches, view.middle(foreground)[:, None].float()
 
     def patches(
         self, image: torch.Tensor, foreground: torch.Tensor, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Patches (B, (C + 1) * k, *S) of images (B, C * k, *S) and their foreground (B, *S).
+        """Patches (B, (C + 1) * k, *S) of images (B, C * k, *S) and their foreground.
 
         Args:
             image: As networks of the task family see it.
-            foreground: Boolean; of slabs, that of the middle slice.
+            foreground: Boolean; of slabs, that of the middle slice (B, *S) or of all slices (B, k, *S).
             generator: As for `with_foreground`.
         """
         known = foreground if self._has_foreground else None

@@ -16,7 +16,7 @@ from nnood.training.trainer import PRIOR_BATCHES, NnoodTrainer
 from nnood.training.validation import spread_evenly
 
 MOST_PATCHES = 1000  # whose codes outlier detectors are fitted on
-SCALE_CASES = 4
+SCALE_CASES = 2  # by which scores are scaled: all of them are predicted with each voxel score
 
 
 class ReconstructionTrainer(NnoodTrainer):

@@ -117,9 +117,7 @@ class Recipe:
         if self.reconstruction is not None:
             for key, only in (("planting", "online"), ("stop_at", None)):
                 if getattr(self, key) != only:
-                    raise ValueError(
-                        f"{key} is {getattr(self, key)!r}, but with reconstruction no task is learned"
-                    )
+                    raise ValueError(f"{key} is {getattr(self, key)!r}, but with reconstruction no task is learned")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""

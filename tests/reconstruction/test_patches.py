@@ -169,8 +169,10 @@ def test_slabs_of_the_loader(view: int) -> None:
     assert torch.equal(foreground[:, 0], middle.float())
     for channel in range(2):
         for number in range(3):
-            assert torch.equal(patches[:, 3 * channel + number][middle], image[:, channel, number][middle])
-    assert torch.equal(patches[:, 6:], foreground.expand(2, 3, 20, 24))
+            inside = target[:, 0, number] == 1
+            assert torch.equal(patches[:, 3 * channel + number][inside], image[:, channel, number][inside])
+            assert not torch.equal(patches[:, 3 * channel + number][~inside], image[:, channel, number][~inside])
+    assert torch.equal(patches[:, 6:], target[:, 0].float())
 
 
 @pytest.mark.parametrize("slices", [0, 3])

@@ -75,12 +75,13 @@ class PatchJudge:
         """
         found = []
         for group, numbers in self._groups.items():
-            able, notes = [], []
+            able: list[str] = []
+            notes: list[str] = []
             for kind in tqdm(PATCH_SCORES, desc=f"Fitting detectors on codes of {group}", leave=False, disable=None):
                 try:
                     notes += self._notes(kind, numbers)
                     able.append(kind)
-                except UserError as error:  # without PyOD there is none of them
+                except UserError as error:  # without PyOD there are no detectors, without codes nothing at all
                     notes.append(str(error))
                     break
                 except ValueError as error:
@@ -91,9 +92,8 @@ class PatchJudge:
 
     def _notes(self, kind: str, numbers: Sequence[int]) -> list[str]:
         """What fitting a detector on each network's codes gave to say."""
-        if kind in OWN_SCORES:
-            return []
-        notes = [self._scorer(number).detector(kind).note for number in numbers]
+        scorers = [self._scorer(number) for number in numbers]
+        notes = [] if kind in OWN_SCORES else [scorer.detector(kind).note for scorer in scorers]
         return [f"{kind}: {note}." for note in notes if note]
 
     def _scorer(self, number: int) -> PatchScorer:
