@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnood.reconstruction.losses import ReconstructionLoss
@@ -24,19 +25,12 @@ class ReconstructionTrainer(NnoodTrainer):
 
     planter: Preparer
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision = False
+    def initialize(self) -> None:
+        """Build everything; nothing of it is nnU-Net's deep supervision."""
+        self.enable_deep_supervision = self.log.loss_tells = False
         self.values: dict[str, torch.Tensor] = {}
         self.measured_after = -1
-        self.log.loss_tells = False
+        super().initialize()
 
     @property
     def reconstruction(self) -> Reconstruction:
@@ -55,16 +49,9 @@ class ReconstructionTrainer(NnoodTrainer):
             device=self.device,
         )
 
-    def build_network_architecture(
-        self,
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
+    def _make_network(self, configuration: ConfigurationManager, channels: int) -> nn.Module:
         """The autoencoder."""
-        return Autoencoder(self.reconstruction, configuration_manager, num_input_channels)
+        return Autoencoder(self.reconstruction, configuration, channels)
 
     def _build_loss(self) -> nn.Module:
         settings = self.reconstruction

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from tqdm import tqdm
 
@@ -98,8 +99,12 @@ class NnoodTrainer(ResumableTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
+        """The recipe's network, whatever nnU-Net asks for."""
+        return self._make_network(configuration_manager, num_input_channels)
+
+    def _make_network(self, configuration: ConfigurationManager, channels: int) -> nn.Module:
         """The planned network, with one output channel."""
-        return build_network(configuration_manager, num_input_channels, deep_supervision=enable_deep_supervision)
+        return build_network(configuration, channels, deep_supervision=self.enable_deep_supervision)
 
     def initialize(self) -> None:
         """Build network, optimiser and loss from the run's seed."""

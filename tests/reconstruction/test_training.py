@@ -1,6 +1,5 @@
 """Training of autoencoders, from folds to score maps; a run that is killed ends as if it had not been."""
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from same_runs import assert_same, killed_at
 
 from nnood.errors import UserError
 from nnood.geometry import Geometry
@@ -34,11 +34,6 @@ CPU = torch.device("cpu")
 LENGTHS: dict[str, Any] = {"epochs": 2, "iterations": 2, "whole_every": 0}
 SHORT: dict[str, Any] = {"epochs": 1, "iterations": 1, "whole_every": 0}
 VAE_FOLD = Path(NAME) / "ReconstructionTrainer__vae-sink__3d_fullres" / "fold_0"
-TIMES = ("seconds", "seconds_per_step", "epoch_start_timestamps", "epoch_end_timestamps")
-
-
-class Killed(BaseException):
-    """Stands in for a kill: nothing catches it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,40 +129,6 @@ def test_training_plants_nothing_and_validation_does(smooth: Path) -> None:
 
 
 # ---- a killed run ---------------------------------------------------------------------------------------------------
-
-
-def assert_same(one: Any, other: Any, where: str) -> None:
-    """Equality bit by bit of all that checkpoints hold, times apart."""
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one.keys() - {*TIMES}:
-            assert_same(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where}/{index}")
-    else:
-        assert one == other, where
-
-
-@contextlib.contextmanager
-def killed_at(owner: Any, name: str, call: int) -> Iterator[None]:
-    """The n-th call, from 1, of a method dies at its start."""
-    original, calls = getattr(owner, name), []
-
-    def mortal(*arguments: Any, **options: Any) -> Any:
-        calls.append(name)
-        if len(calls) == call:
-            raise Killed
-        return original(*arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(owner, name, mortal)
-        yield
-    assert len(calls) == call, "it was over before it could be killed"
 
 
 # Where to die, at which call since the last start, and which epoch and step are then the last on the disk.

@@ -1,6 +1,5 @@
 """A training that is killed at any point and started again ends as if it had never stopped, bit by bit."""
 
-import contextlib
 import logging
 import shutil
 import signal
@@ -8,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from same_runs import assert_same, killed_at
 
 from nnood.errors import UserError
 from nnood.paths import Roots
@@ -28,11 +27,6 @@ CPU = torch.device("cpu")
 EPOCHS, ITERATIONS = 2, 4
 LENGTHS = {"epochs": EPOCHS, "iterations": ITERATIONS}
 FOLD = Path("Dataset999_Phantoms") / "NnoodTrainer__nnood-fpi__3d_fullres" / "fold_0"
-TIMES = ("seconds_per_step", "epoch_start_timestamps", "epoch_end_timestamps")
-
-
-class Killed(BaseException):
-    """Stands in for a kill: nothing catches it."""
 
 
 def train_fold(roots: Roots, **options: Any) -> Path:
@@ -50,44 +44,10 @@ def smooth(tiny_once: Roots, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return train_fold(roots)
 
 
-def assert_same(one: Any, other: Any, where: str) -> None:
-    """Equality bit by bit of all that checkpoints hold, times apart."""
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one.keys() - {*TIMES, "seconds"}:
-            assert_same(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where}/{index}")
-    else:
-        assert one == other, where
-
-
 def assert_same_run(one: Path, other: Path) -> None:
     for name in (FINAL, BEST):
         assert_same(load_checkpoint(one / name, CPU), load_checkpoint(other / name, CPU), name)
     assert read_json(one / "validation" / "summary.json") == read_json(other / "validation" / "summary.json")
-
-
-@contextlib.contextmanager
-def killed_at(owner: Any, name: str, call: int) -> Iterator[None]:
-    """The n-th call, from 1, of a function of a module or class dies at its start."""
-    original, calls = getattr(owner, name), []
-
-    def mortal(*arguments: Any, **options: Any) -> Any:
-        calls.append(name)
-        if len(calls) == call:
-            raise Killed
-        return original(*arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(owner, name, mortal)
-        yield
-    assert len(calls) == call, "it was over before it could be killed"
 
 
 # Where to die, at which call since the last start, and which epoch and step are then the last on the disk.
