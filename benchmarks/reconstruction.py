@@ -326,15 +326,15 @@ def not_constant(source: Path, folder: Path) -> Path:
 
 def format_classes(jobs: Sequence[ClassJob]) -> str:
     """Per score and normal class, the mean over the other classes; mean and standard deviation over seeds."""
-    found = {one: read_json(one.figures) for one in jobs if one.figures.exists()}
-    normals = list(dict.fromkeys(one.normal for one in found))
+    found = [(one, read_json(one.figures)) for one in jobs if one.figures.exists()]
+    normals = list(dict.fromkeys(one.normal for one, _ in found))
     lines = [f"| sample AP | {' | '.join(normals)} | mean |", "|---" * (len(normals) + 2) + "|"]
     rows = {}
-    for name in next(iter(found.values())):
-        cells = [spread([_mean(table[name]) for one, table in found.items() if one.normal == key]) for key in normals]
+    for name in found[0][1]:
+        cells = [spread([_mean(table[name]) for one, table in found if one.normal == key]) for key in normals]
         by_seed = [
-            float(np.mean([_mean(table[name]) for one, table in found.items() if one.job.seed == seed]))
-            for seed in sorted({one.job.seed for one in found})
+            float(np.mean([_mean(table[name]) for one, table in found if one.job.seed == seed]))
+            for seed in sorted({one.job.seed for one, _ in found})
         ]
         rows[name] = (np.mean(by_seed), f"| {name} | {' | '.join(cells)} | {spread(by_seed)} |")
     return "\n".join([*lines, *(line for _, line in sorted(rows.values(), reverse=True))])
