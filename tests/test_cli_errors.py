@@ -226,6 +226,42 @@ def test_converting_names_a_bad_image(run, bad, tmp_path, monkeypatch):
     assert not (tmp_path / "nnood_data" / "raw" / "Dataset007_Bad" / "dataset.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "classes", "parts"),
+    [
+        ("mednist", [], ["mednist", "--normal"]),
+        ("mednist", ["Leg"], ["Leg"]),
+        ("fashion_mnist", ["shoe"], ["--normal", "'shoe'", "numbers"]),
+        ("medmnist", ["-1"], ["--normal"]),
+        ("folder", ["0"], ["--normal", "folder"]),
+    ],
+)
+def test_converting_other_classes_than_there_are(run, tmp_path, monkeypatch, source, classes, parts):
+    monkeypatch.chdir(tmp_path)
+    write(volume(0), tmp_path / "in" / "Hand" / "a.nii.gz")
+    options = [f"--normal={one}" for one in classes]
+    run("convert", source, "-i", tmp_path / "in", "-d", "7", "-n", "Never", *options).names(*parts)
+    assert not (tmp_path / "nnood_data" / "raw" / "Dataset007_Never" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"scheme": "per_task"}, ["scheme", "unseen_tasks"]),
+        ({"reconstruction": None}, ["scheme", "unseen_tasks"]),
+        ({"reconstruction": {"latnet": "plain"}}, ["'latnet'", "latent"]),
+        ({"reconstruction": {"beta": "much"}}, ["beta", "a number"]),
+        ({"reconstruction": {"latent": "plain", "voxel_score": "kl_gradient"}}, ["voxel_score", "kl_gradient"]),
+        ({"stop_at": 0.5}, ["stop_at", "reconstruction"]),
+    ],
+    ids=str,
+)
+def test_a_faulty_recipe_of_the_reconstruction_family(run, user, tmp_path, changes, parts):
+    run("recipes", "--show", "vae", "-o", tmp_path / "mine.json")
+    write_json(tmp_path / "mine.json", read_json(tmp_path / "mine.json") | {"name": "mine"} | changes)
+    run("train", "101", "0", "-r", tmp_path / "mine.json").names("mine.json", *parts)
+
+
 @pytest.mark.parametrize("exists", [True, False], ids=["empty folder", "no folder"])
 def test_no_images(run, user, tmp_path, exists):
     empty = tmp_path / "empty"
