@@ -570,6 +570,7 @@ def test_predicting_by_a_plan_that_does_not_fit(run, copy):
     images = copy / "nnood_data/raw" / DATASET / "imagesTs"
     predicting = ("predict", "-i", images, "-o", "never", "--device", "cpu")
     member = {"folder": MEMBER.name, "fold": "0", "checkpoint": "checkpoint_best.pth", "sha256": "0" * 64}
+    member["voxel_score"] = ""
     file = plan_of(copy, members=[{**member, "fold": "7", "quantiles": []}])
     run(*predicting).names("fold_7", "does not exist", "nnood_find_best_configuration")
     plan_of(copy, members=[{**member, "quantiles": []}])

@@ -72,9 +72,10 @@ def find_members(
         UserError: If nothing or too much fits.
     """
     name = dataset_with_results(roots, dataset)
-    candidates = sorted((roots.results / name).glob(f"*__{recipe or '*'}__{configuration or '*'}"))
-    if len(candidates) == 1 and recipe is not None and configuration is not None:
-        return members_in(candidates[0], folds, checkpoint)
+    pattern = f"*__{recipe or '*'}__{configuration or '*'}"
+    candidates = sorted((roots.results / name).glob(pattern))
+    if recipe is not None and configuration is not None:
+        return members_in(candidates[0] if candidates else roots.results / name / pattern, folds, checkpoint)
     candidates = [folder for folder in candidates if any(folder.glob(f"{FOLD_PREFIX}*/{checkpoint}"))]
     if not candidates:
         raise UserError(f"{roots.results / name} has no trained fold that fits; train one with nnood_train {name} 0.")

@@ -114,7 +114,8 @@ class MapPredictor:
             UserError: If a checkpoint is missing or damaged.
         """
         # One file may stand for several members, each with another voxel score.
-        loaded = {file: load_checkpoint(file, torch.device("cpu")) for file in {member.file for member in members}}
+        files = dict.fromkeys(member.file for member in members)
+        loaded = {file: load_checkpoint(file, torch.device("cpu")) for file in files}
         contents = [loaded[member.file] for member in members]
         self._weights: list[dict[str, Any]] = [content["network_weights"] for content in contents]
         self._mirror_axes = [tuple(content["mirror_axes"]) for content in contents]

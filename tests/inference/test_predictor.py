@@ -1,3 +1,5 @@
+import dataclasses
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -113,12 +115,13 @@ def test_the_image_is_preprocessed_once_per_configuration(
 
 
 def test_each_member_mirrors_as_its_checkpoint_says(
-    members: list[Member], image: tuple[np.ndarray, Geometry], maps: dict[int, np.ndarray], monkeypatch
+    members: list[Member], image: tuple[np.ndarray, Geometry], maps: dict[int, np.ndarray], monkeypatch, tmp_path
 ) -> None:
     """Mirroring the image mirrors the map of a member that mirrors, and of no other."""
     load, axes = module.load_checkpoint, iter([(0, 1, 2), ()])
     monkeypatch.setattr(module, "load_checkpoint", lambda *some: {**load(*some), "mirror_axes": next(axes)})
-    predictor = MapPredictor(members[:1] * 2, CPU)
+    copied = shutil.copytree(members[0].file.parent, tmp_path / "fold") / members[0].file.name
+    predictor = MapPredictor([members[0], dataclasses.replace(members[0], file=copied)], CPU)
     values, geometry = image
     upright = dict(predictor.maps(values, geometry))
     turned = dict(predictor.maps(values[:, :, ::-1].copy(), geometry))

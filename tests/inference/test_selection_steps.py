@@ -15,6 +15,7 @@ from nnood.inference.selection.combined import Combined
 from nnood.inference.selection.ensembles import Chosen, Ledger
 from nnood.inference.selection.figures import Judgement
 from nnood.inference.selection.images import Image
+from nnood.inference.selection.patch_scoring import PatchJudge
 from nnood.inference.selection.predictions import typical_edge
 from nnood.inference.selection.scoring import choose_scoring
 from nnood.inference.selection.steps import STAGES, choose_steps
@@ -61,7 +62,13 @@ class World:
 
     def scoring(self, steps=(), *, has_foreground=True):
         return choose_scoring(
-            self.combined, steps, self.judgement, self.ledger, clean=self.more, has_foreground=has_foreground
+            self.combined,
+            steps,
+            self.judgement,
+            self.ledger,
+            clean=self.more,
+            has_foreground=has_foreground,
+            patches=PatchJudge([], self.combined.cache),
         )
 
 
@@ -287,6 +294,7 @@ def test_images_that_nobody_may_judge_have_no_score(tmp_path):
     world = World(tmp_path, faint, cases=3)
     images = (*world.images[:-1], Image(world.images[-1].case, world.images[-1].task, ()))
     combined = Combined(world.combined.cache, images, world.combined.chosen, world.combined.quantiles, 1)
-    scoring = choose_scoring(combined, (), Judgement(images), Ledger(), clean=(), has_foreground=True)
+    nobody = PatchJudge([], combined.cache)
+    scoring = choose_scoring(combined, (), Judgement(images), Ledger(), clean=(), has_foreground=True, patches=nobody)
     assert np.isnan(scoring.samples[-1])
     assert np.isfinite(scoring.samples[:-1]).all()

@@ -148,8 +148,10 @@ def test_scores_of_patches(store: CaseStore, batch_size: int) -> None:
     fixed = patches(store, (16, 12), tasks=("fpi", "sink"), batch_size=batch_size)
     checks: list[int] = []
 
-    def predict(images: torch.Tensor) -> torch.Tensor:
+    def predict(images: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         assert not torch.is_grad_enabled()
+        assert foreground.shape == (len(images), *images.shape[2:])
+        assert foreground.dtype == torch.bool
         return images[:, :1]
 
     scores = score_patches(predict, fixed, lambda: checks.append(1))

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,9 +50,10 @@ def whole(store: CaseStore, **changes: Any) -> WholeCases:
 
 def test_each_case_is_there_once_normal_and_once_per_task(store: CaseStore) -> None:
     images = list(whole(store))
-    assert [task for _, _, task in images] == [NORMAL, *TASKS] * len(CASES)
-    for index, (image, label, task) in enumerate(images):
+    assert [task for *_, task in images] == [NORMAL, *TASKS] * len(CASES)
+    for index, (image, foreground, label, task) in enumerate(images):
         stored, segmentation = (array[:] for array in store.load_case(CASES[index // 4])[:2])
+        np.testing.assert_array_equal(foreground.numpy(), segmentation[0] == 1)
         assert image.shape == stored.shape
         assert label.shape == stored.shape[1:]
         if task == NORMAL:
@@ -71,10 +71,10 @@ def test_images_are_the_same_for_every_member(store: CaseStore) -> None:
     first = list(whole(store))
     one_case = CaseStore(store.source_folder, CASES[2:3])
     alone = list(whole(one_case, tasks=TASKS[1:]))
-    for (image, label, _), (other, other_label, _) in zip([first[8], *first[10:12]], alone, strict=True):
+    for (image, _, label, _), (other, _, other_label, _) in zip([first[8], *first[10:12]], alone, strict=True):
         assert torch.equal(image, other)
         assert torch.equal(label, other_label)
-    assert not torch.equal(first[1][1], list(whole(store, dataset="Dataset998_Others"))[1][1])
+    assert not torch.equal(first[1][2], list(whole(store, dataset="Dataset998_Others"))[1][2])
 
 
 def test_a_flat_case_is_planted_in_two_dimensions(store: CaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +97,14 @@ def test_the_number_of_cases_is_bounded(store: CaseStore, monkeypatch: pytest.Mo
 
 
 def test_figures_are_scikit_learns(store: CaseStore) -> None:
-    window: Any = SimpleNamespace(predict_sliding_window_return_logits=lambda image: image[:1].half())
     checks: list[int] = []
-    scores = score_whole_cases(window, whole(store, tasks=("sink",)), lambda: checks.append(1))
+    scores = score_whole_cases(
+        lambda image, _: image[:1].half(), whole(store, tasks=("sink",)), lambda: checks.append(1)
+    )
     images = list(whole(store, tasks=("sink",)))
     assert len(checks) == len(images)
-    values = [torch.sigmoid(image[:1].half().float()).numpy() for image, _, _ in images]
-    truth = [label.numpy() > 0 for _, label, _ in images]
+    values = [torch.sigmoid(image[:1].half().float()).numpy() for image, *_ in images]
+    truth = [label.numpy() > 0 for _, _, label, _ in images]
     pooled = [np.concatenate([array.ravel() for array in arrays]) for arrays in (truth, values)]
     assert scores.voxel_ap(["sink"])["sink"] == pytest.approx(average_precision_score(*pooled), abs=1e-3)
     samples = average_precision_score([array.any() for array in truth], [sample_score(array) for array in values])
@@ -129,13 +130,22 @@ def test_scores_are_those_of_a_plain_sliding_window_and_training_goes_on_unharme
 ) -> None:
     seen: list[Any] = []
 
-    def checked(window: Any, cases: WholeCases, check: Any) -> Any:
-        network = window.network
+    windows: list[Any] = []
+    make = NnoodTrainer._window
+
+    def kept(self: NnoodTrainer, *arguments: Any) -> Any:
+        windows.append(make(self, *arguments))
+        return windows[-1]
+
+    monkeypatch.setattr(NnoodTrainer, "_window", kept)
+
+    def checked(predict: Any, cases: WholeCases, check: Any) -> Any:
+        network = windows[-1].network
         before = {key: value.clone() for key, value in network.state_dict().items()}
-        scores = original(window, cases, check)
-        image = next(iter(cases))[0]
-        logits = window.predict_sliding_window_return_logits(image).float()
-        size, patch = image.shape[1:], window.configuration_manager.patch_size
+        scores = original(predict, cases, check)
+        image, foreground, *_ = next(iter(cases))
+        logits = predict(image, foreground).float()
+        size, patch = image.shape[1:], windows[-1].configuration_manager.patch_size
         if all(n <= p for n, p in zip(size, patch, strict=True)):
             below = [(p - n) // 2 for n, p in zip(size, patch, strict=True)]
             padding = [
