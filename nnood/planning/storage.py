@@ -32,6 +32,11 @@ class CaseStore(nnUNetDatasetBlosc2):
         locations = np.load(folder / PROPERTIES_FOLDER / f"{identifier}.npy", allow_pickle=False)
         return arrays[0], arrays[1], None, {"class_locations": {1: locations}}
 
+    def load_whole(self, identifier: str) -> tuple[np.ndarray, np.ndarray]:
+        """All of a case: image (C, Z, Y, X) float32 and foreground (Z, Y, X) bool."""
+        image, segmentation, _, _ = self.load_case(identifier)
+        return np.asarray(image[:], dtype=np.float32), segmentation[:][0] == 1
+
 
 def foreground_file(folder: Path, case: str) -> Path:
     """The foreground mask of a training case of the preprocessed data set `folder`."""

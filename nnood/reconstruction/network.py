@@ -11,7 +11,7 @@ from nnood.network import build_network
 from nnood.reconstruction.codebook import Codebook, NeighbourPrior, restore
 from nnood.reconstruction.corruption import CORRUPT
 from nnood.reconstruction.losses import Learned, gaussian_kl, sum_error
-from nnood.reconstruction.settings import VOXEL_SCORES, Reconstruction
+from nnood.reconstruction.settings import RESIDUALS, VOXEL_SCORES, Reconstruction
 from nnood.reconstruction.stages import Decoder, Stages, build_encoder, is_small, plan_stages
 from nnood.views import views_of
 
@@ -245,7 +245,7 @@ class Autoencoder(nn.Module):
         """
         if kind == "activation":
             return self.encode(seen.image).activation.clamp(-50, 50).exp()
-        if kind in ("absolute", "squared"):
+        if kind in RESIDUALS:
             residual = self._middle_of(seen.image - self.reconstruct(self.encode(seen.image))).abs()
             return (residual if kind == "absolute" else residual.square()).mean(1, keepdim=True)
         gradient = self._gradient(seen, kind.split("_")[0])

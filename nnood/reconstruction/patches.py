@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from nnood.planning.foreground import COMPUTED_METHODS
@@ -114,9 +113,3 @@ class Preparer:
         """A whole case (C + 1, Z, Y, X) for the sliding window, from its values and foreground (Z, Y, X)."""
         known = foreground[None] if self._has_foreground else None
         return with_foreground(image[None], known, self._settings)[0]
-
-
-def stored_case(store: Any, case: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values (C, Z, Y, X) and foreground (Z, Y, X) of a stored case."""
-    image, segmentation, _, _ = store.load_case(case)
-    return torch.from_numpy(np.asarray(image[:], dtype=np.float32)), torch.from_numpy(segmentation[:][0] == 1)

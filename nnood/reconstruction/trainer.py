@@ -1,6 +1,5 @@
 """nnood's trainer for autoencoders: nothing is planted in training, and whole patches are reconstructed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import nn
 from nnood.reconstruction.losses import ReconstructionLoss
 from nnood.reconstruction.measure import PatchCollector, gather_values, measure_scales
 from nnood.reconstruction.network import Autoencoder
-from nnood.reconstruction.patches import Preparer, knows_foreground, stored_case
+from nnood.reconstruction.patches import Preparer, knows_foreground
 from nnood.reconstruction.settings import Reconstruction
 from nnood.training.trainer import PRIOR_BATCHES, NnoodTrainer
 from nnood.training.validation import spread_evenly
@@ -97,17 +96,16 @@ class ReconstructionTrainer(NnoodTrainer):
         cases = spread_evenly(training.identifiers, MOST_PATCHES)
         # In an order of their own: those that are enough for all patches shall come from everywhere.
         order = [cases[number] for number in np.random.default_rng(0).permutation(len(cases))]
-        loaded = (stored_case(training, case) for case in order[:SCALE_CASES])
-        prepared = ((self._seen_case(image, inside), inside) for image, inside in loaded)
-        measure_scales(network, self._window(network), prepared)
+
+        def seen(case: str) -> tuple[torch.Tensor, torch.Tensor]:
+            image, inside = map(torch.from_numpy, training.load_whole(case))
+            return self._seen_case(image, inside), inside
+
+        measure_scales(network, self._window(network), map(seen, order[:SCALE_CASES]))
         collector = PatchCollector(network)
         window = self._window(collector)
-
-        def unprepared() -> Iterator[torch.Tensor]:
-            for case in order:
-                yield self._seen_case(*stored_case(training, case))
-
-        values = gather_values(unprepared(), lambda case: collector.of_case(window, case), most=MOST_PATCHES)
+        cases_seen = (seen(case)[0] for case in order)
+        values = gather_values(cases_seen, lambda case: collector.of_case(window, case), most=MOST_PATCHES)
         self.values = {"codes": values.codes, "error": values.error, "elbo": values.elbo}
 
     def _content(self) -> dict[str, Any]:

@@ -85,8 +85,7 @@ class WholeCases:
 
     def _load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, Z, Y, X) and foreground (Z, Y, X)."""
-        image, segmentation, _, _ = self._store.load_case(case)
-        return np.asarray(image[:], dtype=np.float32), segmentation[:][0] == 1
+        return self._store.load_whole(case)
 
 
 def score_whole_cases(

@@ -90,7 +90,8 @@ def find_best_configuration(
     maker = _image_maker(members[0], name, roots, folds_of)
     images, clean = choose_images(folds_of, maker.files, max_cases=max_cases)
     _refuse_unknown((*images, *clean), maker)
-    files = {member.file: sha256(member.file) for member in members}
+    # One file may stand for several members, each with another voxel score.
+    files = {file: sha256(file) for file in {member.file for member in members}}
     hashes = tuple(files[member.file] for member in members)
     logger.info("Members: %d. Images of held-out cases to judge them on: %d.", len(members), len(images) + len(clean))
     networks = [
