@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recipe_files import refused as sentence_of
 
 from nnood.errors import UserError
 from nnood.reconstruction.recipes import RECONSTRUCTING
@@ -167,13 +168,7 @@ def file(tmp_path: Path) -> Path:
 def refused_file(file: Path, **changes: Any) -> str:
     """The one sentence by which a file is refused; it names the file."""
     file.write_text(json.dumps(MINE | changes))
-    with pytest.raises(UserError) as error:
-        read_recipe(file)
-    sentence = str(error.value)
-    assert str(file) in sentence
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence
+    return sentence_of(file)
 
 
 def test_a_file_of_a_user(file: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recipe_files import refused
 
 from nnood.errors import UserError
 from nnood.training.recipe import Recipe
@@ -26,17 +27,6 @@ def write(tmp_path: Path):
         return file
 
     return make
-
-
-def refused(file: Path) -> str:
-    """The one sentence by which a file is refused; it names the file."""
-    with pytest.raises(UserError) as error:
-        read_recipe(file)
-    sentence = str(error.value)
-    assert str(file) in sentence
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence
 
 
 def test_what_is_left_out_has_the_value_of_the_class(write):
