@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import functools
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from nnood.safety import TEMPORARY_PREFIX
 from nnood.training.signals import EXIT_TERMINATED, Stopped
 
 Run = Callable[[argparse.Namespace, Roots], None]
+Command = tuple[argparse.ArgumentParser, Run]
 
 EXIT_OURS, EXIT_USERS, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -35,7 +37,23 @@ def make_parser(command: str, description: str, example: str) -> argparse.Argume
     return parser
 
 
-def execute(parser: argparse.ArgumentParser, run: Run) -> None:
+class ConsoleCommand:
+    """A console command: called, it parses the command line and runs.
+
+    Attributes:
+        build: Returns the parser, which the reference is written from, and what to run with the parsed arguments.
+    """
+
+    def __init__(self, build: Callable[[], Command]):
+        self.build = build
+        functools.update_wrapper(self, build)
+
+    def __call__(self) -> None:
+        """Parse the command line, run, and exit with a status other than 0 if that fails."""
+        _execute(*self.build())
+
+
+def _execute(parser: argparse.ArgumentParser, run: Run) -> None:
     """Parse, say which folders are used, run, and turn errors into one sentence and an exit status."""
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnood.cli.console import add_processes, execute, make_parser, names, positive, positive_number
+from nnood.cli.console import Command, ConsoleCommand, add_processes, make_parser, names, positive, positive_number
 from nnood.errors import UserError
 from nnood.paths import Roots
 
 
-def convert() -> None:
+@ConsoleCommand
+def convert() -> Command:
     """`nnood_convert`: make a raw data set from a folder of images or a published data set."""
     from dataset_conversion import NUMBERED, SOURCES
 
@@ -40,7 +41,7 @@ def convert() -> None:
         folder = SOURCES[arguments.source](arguments.input, roots.raw, arguments.dataset_id, arguments.name, **options)
         print(f"Wrote {folder}\nNext: nnood_plan_and_preprocess -d {arguments.dataset_id}")
 
-    execute(parser, run)
+    return parser, run
 
 
 def _normal_classes(source: str, wanted: Sequence[str], *, numbered: bool) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def _normal_classes(source: str, wanted: Sequence[str], *, numbered: bool) -> di
     return {"normal": tuple(map(int, wanted))} if wanted else {}
 
 
-def plan_and_preprocess() -> None:
+@ConsoleCommand
+def plan_and_preprocess() -> Command:
     """`nnood_plan_and_preprocess`: fingerprint, plan and preprocess a raw data set."""
     parser = make_parser(
         "nnood_plan_and_preprocess",
@@ -93,10 +95,11 @@ def plan_and_preprocess() -> None:
         named = f" -c {arguments.configurations[0]}" if arguments.configurations else ""
         print(f"{describe_plans(folder)}\nWrote {folder}\nNext: nnood_train {arguments.dataset} 0{named}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def cross_validation() -> None:
+@ConsoleCommand
+def cross_validation() -> Command:
     """`nnood_cross_validation`: write and show which cases and tasks each network trains and validates on."""
     parser = make_parser(
         "nnood_cross_validation",
@@ -131,10 +134,11 @@ def cross_validation() -> None:
         chosen = f" -t {','.join(arguments.tasks)}" if arguments.tasks else ""
         print(f"Next: nnood_train {arguments.dataset} every -r {arguments.recipe}{chosen}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def tasks() -> None:
+@ConsoleCommand
+def tasks() -> Command:
     """`nnood_tasks`: list the synthetic anomalies, or show them on the user's images."""
     parser = make_parser(
         "nnood_tasks",
@@ -171,4 +175,4 @@ def tasks() -> None:
             "".join(f"Left out {name}: {reason}\n" for name, reason in left_out.items()) + f"Wrote {arguments.output}"
         )
 
-    execute(parser, run)
+    return parser, run

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from nnood.cli.console import add_processes, execute, make_parser, names, positive, score
+from nnood.cli.console import Command, ConsoleCommand, add_processes, make_parser, names, positive, score
 from nnood.errors import UserError
 from nnood.paths import Roots
 
@@ -32,7 +32,8 @@ class _ListKinds(argparse.Action):
         parser.exit()
 
 
-def make_benchmark() -> None:
+@ConsoleCommand
+def make_benchmark() -> Command:
     """`nnood_make_benchmark`: plant anomalies of many kinds in held-out normal images."""
     parser = make_parser(
         "nnood_make_benchmark",
@@ -75,10 +76,11 @@ def make_benchmark() -> None:
         fold = "" if arguments.fold is None else f" -r {arguments.recipe} -f {arguments.fold}"
         print(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}{fold}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def evaluate() -> None:
+@ConsoleCommand
+def evaluate() -> Command:
     """`nnood_evaluate`: compare predictions with labels."""
     parser = make_parser(
         "nnood_evaluate",
@@ -132,10 +134,11 @@ def evaluate() -> None:
             write_json(output, result.to_dict() | ({"baselines": baselines} if others else {}))
         print(f"Wrote {output}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def report() -> None:
+@ConsoleCommand
+def report() -> Command:
     """`nnood_report`: one HTML file with figures, curves, and all cases to look at."""
     parser = make_parser(
         "nnood_report",
@@ -167,4 +170,4 @@ def report() -> None:
         )
         print(f"Wrote {file}")
 
-    execute(parser, run)
+    return parser, run

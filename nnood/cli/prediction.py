@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from nnood.cli.console import add_device, execute, make_parser
+from nnood.cli.console import Command, ConsoleCommand, add_device, make_parser
 from nnood.paths import Roots
 
 
-def predict() -> None:
+@ConsoleCommand
+def predict() -> Command:
     """`nnood_predict`: score maps and sample scores for new images."""
     parser = make_parser(
         "nnood_predict",
@@ -51,10 +52,11 @@ def predict() -> None:
         scores = predict(arguments.input, arguments.output, planned, device=device, save_mask=arguments.save_mask)
         print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def ensemble() -> None:
+@ConsoleCommand
+def ensemble() -> Command:
     """`nnood_ensemble`: several predictions of the same images in one."""
     parser = make_parser(
         "nnood_ensemble",
@@ -75,10 +77,11 @@ def ensemble() -> None:
         scores = ensemble(arguments.inputs, arguments.output, combination=arguments.combine)
         print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def apply_postprocessing() -> None:
+@ConsoleCommand
+def apply_postprocessing() -> Command:
     """`nnood_apply_postprocessing`: an inference plan's steps on existing predictions."""
     parser = make_parser(
         "nnood_apply_postprocessing",
@@ -99,4 +102,4 @@ def apply_postprocessing() -> None:
         scores = apply_postprocessing(arguments.input, arguments.output, file, roots, images=arguments.images)
         print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
 
-    execute(parser, run)
+    return parser, run

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from nnood.cli.console import execute, make_parser
+from nnood.cli.console import Command, ConsoleCommand, make_parser
 from nnood.errors import UserError
 from nnood.paths import Roots
 
 
-def recipes() -> None:
+@ConsoleCommand
+def recipes() -> Command:
     """`nnood_recipes`: list the recipes, show one, check a user's, or write one to start from."""
     parser = make_parser(
         "nnood_recipes",
@@ -37,4 +38,4 @@ def recipes() -> None:
         print(f"Wrote {arguments.output}; first of all, change its name, which is {recipe.name!r}.")
         print(f"Next: nnood_recipes --show {arguments.output}, which checks what you changed")
 
-    execute(parser, run)
+    return parser, run

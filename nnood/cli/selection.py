@@ -2,11 +2,12 @@
 
 import argparse
 
-from nnood.cli.console import add_device, add_processes, execute, make_parser, positive
+from nnood.cli.console import Command, ConsoleCommand, add_device, add_processes, make_parser, positive
 from nnood.paths import Roots
 
 
-def find_best_configuration() -> None:
+@ConsoleCommand
+def find_best_configuration() -> Command:
     """`nnood_find_best_configuration`: choose configuration, ensemble, post-processing, sample score, calibration."""
     parser = make_parser(
         "nnood_find_best_configuration",
@@ -62,4 +63,4 @@ def find_best_configuration() -> None:
         print(f"Wrote {folder / PLAN_FILE}, and inference_plan.md and .png beside it, to look at")
         print(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")
 
-    execute(parser, run)
+    return parser, run

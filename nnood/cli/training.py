@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnood.cli.console import add_device, execute, make_parser, names, positive
+from nnood.cli.console import Command, ConsoleCommand, add_device, make_parser, names, positive
 from nnood.paths import Roots
 
 
@@ -14,7 +14,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def train() -> None:
+@ConsoleCommand
+def train() -> Command:
     """`nnood_train`: train folds."""
     parser = make_parser(
         "nnood_train",
@@ -68,10 +69,11 @@ def train() -> None:
             print("Trained: " + "\n         ".join(finished))
         print(f"Next: nnood_find_best_configuration -d {arguments.dataset}")
 
-    execute(parser, run)
+    return parser, run
 
 
-def demo() -> None:
+@ConsoleCommand
+def demo() -> Command:
     """`nnood_demo`: the whole pipeline on phantoms, in a few minutes on a CPU."""
     parser = make_parser(
         "nnood_demo",
@@ -89,4 +91,4 @@ def demo() -> None:
 
         run_demo(arguments.output, roots, choose_device(arguments.device))
 
-    execute(parser, run)
+    return parser, run
