@@ -33,7 +33,7 @@ GPU_MEMORY_TARGET = 2.0
 EPOCHS, ITERATIONS = 24, 60
 
 
-def run_demo(folder: Path, roots: Roots, device: torch.device) -> Path:
+def run_demo(folder: Path, roots: Roots, device: torch.device | str) -> Path:
     """Make phantoms, plan, preprocess, train fold 0, calibrate, predict, evaluate, and draw. Goes on where it stopped.
 
     Args:

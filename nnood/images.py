@@ -97,7 +97,7 @@ def read_channels(files: Sequence[Path]) -> tuple[list[np.ndarray], Geometry]:
     return [channel for values, _ in images for channel in values], geometry
 
 
-def refuse_constant(channels: Sequence[np.ndarray], file: Path) -> None:
+def refuse_constant(channels: Sequence[np.ndarray], file: Path | str) -> None:
     """Refuse a case in which every channel has one value only.
 
     Raises:

@@ -38,7 +38,7 @@ def get_roots() -> Roots:
     return Roots(**{key: Path(os.environ.get(name) or getattr(default, key)) for key, name in VARIABLES.items()})
 
 
-def set_roots(roots: Roots) -> None:
-    """Make `roots` the folders of this process and its children, for nnood and for nnU-Net alike."""
-    for key in VARIABLES:
-        os.environ[VARIABLES[key]] = os.environ[NNUNET_VARIABLES[key]] = str(getattr(roots, key))
+def set_nnunet_roots(roots: Roots) -> None:
+    """Tell nnU-Net the folders, which it reads from the environment of this process and its children."""
+    for key, variable in NNUNET_VARIABLES.items():
+        os.environ[variable] = str(getattr(roots, key))

@@ -22,6 +22,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _on_the_cpu() -> Iterator[None]:
+    """What compares numbers expects those of a CPU; tests that need another device name it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnood.precision.fastest_device", lambda: torch.device("cpu"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
     """The environment for a command: none of nnood's or nnU-Net's own variables, one thread."""
@@ -31,7 +39,7 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _restore_environment() -> Iterator[None]:
-    """`set_roots` changes the environment; no test sees another's."""
+    """What nnU-Net is told changes the environment; no test sees another's."""
     names = (*VARIABLES.values(), *NNUNET_VARIABLES.values())
     before = {name: os.environ.get(name) for name in names}
     yield

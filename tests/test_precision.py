@@ -3,7 +3,7 @@ import torch
 
 from nnood import precision
 from nnood.errors import UserError
-from nnood.precision import autocast_for, choose_device
+from nnood.precision import autocast_for, choose_device, fastest_device
 
 CPU = torch.device("cpu")
 
@@ -12,12 +12,14 @@ CPU = torch.device("cpu")
 def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "fastest_device", fastest_device)
 
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(precision, "fastest_device", fastest_device)  # which all other tests do without
 
 
 @pytest.mark.usefixtures("no_accelerator")

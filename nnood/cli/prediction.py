@@ -34,7 +34,6 @@ def predict() -> Command:
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.inference.predict import find_model, predict
-        from nnood.precision import choose_device
         from nnood.training.recipes import recipe_name
 
         planned = find_model(
@@ -46,10 +45,11 @@ def predict() -> Command:
             checkpoint=arguments.checkpoint and f"checkpoint_{arguments.checkpoint}.pth",
             plan=arguments.plan,
         )
-        device = choose_device(arguments.device)
         print("Members are averaged." if planned.file is None else f"Following the inference plan {planned.file}")
         print(planned.plan.describe())
-        scores = predict(arguments.input, arguments.output, planned, device=device, save_mask=arguments.save_mask)
+        scores = predict(
+            arguments.input, arguments.output, planned, device=arguments.device, save_mask=arguments.save_mask
+        )
         print(f"Wrote {len(scores)} score maps and sample scores to {arguments.output}")
 
     return parser, run

@@ -44,7 +44,6 @@ def find_best_configuration() -> Command:
         from nnood.inference.inference_plan import PLAN_FILE
         from nnood.inference.selection.find_best import find_best_configuration
         from nnood.inference.selection.report import format_candidates
-        from nnood.precision import choose_device
         from nnood.training.recipes import recipe_name
 
         plan = find_best_configuration(
@@ -56,7 +55,7 @@ def find_best_configuration() -> Command:
             checkpoint=f"checkpoint_{arguments.checkpoint}.pth",
             max_cases=arguments.max_cases,
             processes=arguments.np,
-            device=choose_device(arguments.device),
+            device=arguments.device,
         )
         folder = roots.results / plan.dataset
         print(f"{format_candidates(plan)}\n{plan.describe()}")

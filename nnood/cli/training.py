@@ -43,11 +43,9 @@ def train() -> Command:
     add_device(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
-        from nnood.precision import choose_device
         from nnood.training.checkpoints import FINAL
         from nnood.training.train import train
 
-        device = choose_device(arguments.device)
         folders = train(
             arguments.dataset,
             arguments.folds,
@@ -59,7 +57,7 @@ def train() -> Command:
             epochs=arguments.epochs,
             iterations=arguments.iterations,
             go_on=arguments.go_on,
-            device=device,
+            device=arguments.device,
             whole_every=arguments.whole_every,
             seeds=arguments.seeds,
             num_gpus=arguments.num_gpus,
@@ -87,8 +85,7 @@ def demo() -> Command:
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.demo import run_demo
-        from nnood.precision import choose_device
 
-        run_demo(arguments.output, roots, choose_device(arguments.device))
+        run_demo(arguments.output, roots, arguments.device)
 
     return parser, run

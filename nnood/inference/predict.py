@@ -22,6 +22,7 @@ from nnood.inference.notes import describe_members, describe_plan, write_note
 from nnood.inference.predictor import MapPredictor
 from nnood.paths import Roots
 from nnood.plan import NnoodPlan
+from nnood.precision import choose_device
 from nnood.safety import read_receipt, remove_leftovers, write_receipt
 from nnood.training.checkpoints import BEST
 
@@ -119,7 +120,7 @@ def follow_plan(file: Path, roots: Roots, *, dataset: str | None = None) -> Plan
 
 
 def predict(
-    inputs: Path, output: Path, planned: Planned, *, device: torch.device, save_mask: bool = False
+    inputs: Path, output: Path, planned: Planned, *, device: torch.device | str = "auto", save_mask: bool = False
 ) -> dict[str, float]:
     """Write a score map and a sample score for every case of a folder.
 
@@ -128,7 +129,7 @@ def predict(
         output: Gets `CASE.nii.gz` (float32 in [0, 1], geometry of the input) and `CASE.nii.gz.txt` per case, and
             `prediction.json`, which says what was predicted with what.
         planned: Members and plan.
-        device: Where to compute.
+        device: Where to compute: `auto` (the fastest there is), `cpu`, `cuda`, `cuda:1` or `mps`, or a device.
         save_mask: Whether to write `masks/CASE.nii.gz` too: 1 where the score reaches the plan's threshold at 1 %
             false positives, 0 elsewhere.
 
@@ -142,6 +143,7 @@ def predict(
     if output.resolve() == inputs.resolve():
         raise UserError(f"{output} holds the images, which score maps would overwrite; choose another folder (-o).")
     refuse_users_masks(planned.plan, planned.foreground_method)
+    device = choose_device(device)
     threshold = _mask_threshold(planned) if save_mask else None
     cases = list_cases(inputs, planned.channels)
     settings = planned.plan.decisive()
@@ -162,16 +164,12 @@ def predict(
         else:
             try:
                 image, geometry = read_case(files, planned.channels)
-                _refuse_flat(files[0], geometry, planned.members)
+                refuse_flat(files[0], geometry, planned.members)
             except UserError as error:
                 faults.append(str(error))
                 continue
             predictor = predictor or MapPredictor(planned.members, device)
-            combined = _combined(predictor, planned.plan, image, geometry)
-            foreground = foreground_of(image, planned.plan, planned.foreground_method)
-            score_map, score = finish(combined, planned.plan, foreground=foreground, geometry=geometry)
-            of_patches = _patch_score(predictor, planned.plan, image, geometry)
-            score = score if of_patches is None else of_patches
+            score_map, score = score_image(predictor, planned, image, geometry)
             (output / MASKS / f"{name}.nii.gz").unlink(missing_ok=True)  # of another score map
             write_prediction(score_map, score, geometry, output, name)
             write_receipt(receipt, settings=settings, inputs=files, outputs=outputs, result={"sample_score": score})
@@ -180,6 +178,27 @@ def predict(
             _write_mask(output, name, threshold)
     one_error(faults)
     return scores
+
+
+def score_image(
+    predictor: MapPredictor, planned: Planned, image: np.ndarray, geometry: Geometry
+) -> tuple[np.ndarray, float]:
+    """Score one image as the plan says.
+
+    Args:
+        predictor: Of the plan's members.
+        planned: Members and plan.
+        image: Values (C, Z, Y, X), Z = 1 for 2D images.
+        geometry: Of the image.
+
+    Returns:
+        The score map (Z, Y, X) float32 in [0, 1], and the sample score in [0, 1].
+    """
+    combined = _combined(predictor, planned.plan, image, geometry)
+    foreground = foreground_of(image, planned.plan, planned.foreground_method)
+    score_map, score = finish(combined, planned.plan, foreground=foreground, geometry=geometry)
+    of_patches = _patch_score(predictor, planned.plan, image, geometry)
+    return score_map, score if of_patches is None else of_patches
 
 
 def _combined(predictor: MapPredictor, plan: InferencePlan, image: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -227,7 +246,7 @@ def _write_mask(output: Path, name: str, threshold: float) -> None:
         write_receipt(receipt, settings=settings, inputs=[score_map], outputs=[mask], result={})
 
 
-def _refuse_flat(file: Path, geometry: Geometry, members: Sequence[Member]) -> None:
+def refuse_flat(file: Path | str, geometry: Geometry, members: Sequence[Member]) -> None:
     """Keep a 2D image from networks for volumes, which would see a thousand copies of it, one per millimetre."""
     for member in members:
         if geometry.dimensions == 2 and len(member.plans["configurations"][member.configuration]["spacing"]) == 3:

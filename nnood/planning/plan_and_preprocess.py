@@ -10,7 +10,7 @@ import numpy as np
 
 from nnood.datasets import Dataset, find_dataset_name, load_dataset
 from nnood.errors import UserError
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, get_roots, set_nnunet_roots
 from nnood.plan import BUDGET_KEY, CASE_LIST_FILE, PLANS_FILE, ConfigurationPlan, NnoodPlan
 from nnood.planning.contact_sheet import draw_foreground
 from nnood.planning.lesions import prepare_lesions
@@ -32,8 +32,8 @@ DEFAULT_BUDGET = {"gpu_memory_target": 8.0, "base_features": 32}  # nnU-Net's
 
 
 def plan_and_preprocess(
-    dataset: str,
-    roots: Roots,
+    dataset: str | int,
+    roots: Roots | None = None,
     *,
     configurations: Sequence[str] = (),
     processes: int = 1,
@@ -45,7 +45,7 @@ def plan_and_preprocess(
 
     Args:
         dataset: Id or name.
-        roots: The three root folders.
+        roots: The three root folders; as the commands have them (`nnood.paths.get_roots`) if None.
         configurations: Which to preprocess; the default configuration if empty.
         processes: Worker processes.
         gpu_memory_target: GB that training may use; patch and batch size follow from it. None: as in an earlier call,
@@ -59,8 +59,9 @@ def plan_and_preprocess(
     Raises:
         UserError: If the data set is incomplete, changed or broken, or a configuration does not exist.
     """
-    set_roots(roots)
-    raw = load_dataset(find_dataset_name(dataset, roots), roots)
+    roots = roots or get_roots()
+    set_nnunet_roots(roots)
+    raw = load_dataset(find_dataset_name(str(dataset), roots), roots)
     folder = roots.preprocessed / raw.name
     if overwrite and folder.exists():
         shutil.rmtree(folder)

@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, set_nnunet_roots
 from nnood.plan import CASE_LIST_FILE, NnoodPlan
 from nnood.planning.preprocessor import stored_case_faults
 from nnood.planning.storage import CaseStore
@@ -54,7 +54,7 @@ def draw_tasks(
         raise UserError(
             f"{target} is no picture's name; expected one that ends in {', '.join(known)}, such as tasks.png."
         )
-    set_roots(roots)
+    set_nnunet_roots(roots)
     name = find_dataset_name(dataset, roots)
     plans = load_plans(roots, name)
     plan = NnoodPlan.from_dict(plans["nnood"])

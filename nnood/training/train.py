@@ -11,9 +11,10 @@ import torch
 
 from nnood.datasets import find_dataset_name
 from nnood.errors import UserError, one_error
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, get_roots, set_nnunet_roots
 from nnood.plan import CASE_LIST_FILE, NnoodPlan
 from nnood.planning.preprocessor import stored_case_faults
+from nnood.precision import choose_device
 from nnood.safety import read_json
 from nnood.tasks import build_task
 from nnood.training.checkpoints import Found
@@ -53,9 +54,9 @@ def member_folder(roots: Roots, dataset_name: str, recipe: Recipe, configuration
 
 
 def train(
-    dataset: str,
-    folds: Sequence[str],
-    roots: Roots,
+    dataset: str | int,
+    folds: Sequence[str | int] | str | int,
+    roots: Roots | None = None,
     *,
     configuration: str | None = None,
     recipe: str = DEFAULT_RECIPE,
@@ -65,7 +66,7 @@ def train(
     iterations: int | None = None,
     whole_every: int | None = None,
     go_on: bool = False,
-    device: torch.device | None = None,
+    device: torch.device | str = "auto",
     seeds: Sequence[int] = (0,),
     num_gpus: int = 1,
 ) -> list[Path]:
@@ -73,8 +74,9 @@ def train(
 
     Args:
         dataset: Id or name.
-        folds: Fold numbers, `all`, or `every`: each fold in turn, but those that are finished or being trained.
-        roots: The three root folders.
+        folds: One or more of: fold numbers, `all`, or `every`: each fold in turn, but those that are finished or being
+            trained.
+        roots: The three root folders; as the commands have them (`nnood.paths.get_roots`) if None.
         configuration: The recipe's if None, or else the plan's default.
         recipe: Name of a recipe, or a JSON file that holds one.
         tasks: In the place of the recipe's, in equal shares; the name of the members' folder says so.
@@ -83,7 +85,7 @@ def train(
         iterations: Per epoch, in the place of the recipe's.
         whole_every: Epochs from one validation on whole cases to the next, in the place of the recipe's; 0: never.
         go_on: Resume an unfinished run where it stopped.
-        device: CPU if None.
+        device: `auto` (the fastest there is), `cpu`, `cuda`, `cuda:1` or `mps`, or a device.
         seeds: Of augmentation, anomalies and initial weights. The folders of others than 0 say so.
         num_gpus: How many devices share the batch of one training.
 
@@ -95,18 +97,19 @@ def train(
             changed, the fold was trained already or is being trained, or there are not as many devices.
         Stopped: If SIGTERM came; the latest checkpoint holds all that was done. Uncaught, the process ends with 143.
     """
-    set_roots(roots)
-    name = find_dataset_name(dataset, roots)
+    roots, device = roots or get_roots(), choose_device(device)
+    set_nnunet_roots(roots)
+    name = find_dataset_name(str(dataset), roots)
     plans = load_plans(roots, name)
     chosen = with_lengths(with_tasks(get_recipe(recipe), tasks), epochs, iterations, whole_every)
     configuration = choose_configuration(plans, configuration, chosen)
     chosen = with_donors(chosen, donors, roots, plans, configuration)
-    device = device or torch.device("cpu")
     refuse_team(num_gpus, device, plans["configurations"][configuration]["batch_size"])
     preprocessed = roots.preprocessed / name
     cases = read_json(preprocessed / CASE_LIST_FILE)
-    known = load_folds(preprocessed, chosen, cases)
-    is_every = EVERY in folds
+    known = load_folds(preprocessed, chosen, cases, raw=roots.raw / name)
+    wanted = [str(folds)] if isinstance(folds, str | int) else [str(fold) for fold in folds]
+    is_every = EVERY in wanted
     job = _Job(
         plans=plans,
         configuration=configuration,
@@ -119,7 +122,7 @@ def train(
     )
     runs = {
         fold_name(number, seed): (fold_for_all(chosen, cases) if number == ALL else known[int(number)], seed)
-        for number, seed in itertools.product(_fold_numbers(folds, len(known)), dict.fromkeys(seeds))
+        for number, seed in itertools.product(_fold_numbers(wanted, len(known)), dict.fromkeys(seeds))
     }
     with listen() as stop:
         (_train_missing if is_every else _train_all)(job, runs, stop)

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_plan import NAME, make_plan
 
 from nnood.errors import UserError
 from nnood.evaluation.evaluate import evaluate
 from nnood.evaluation.folders import read_sample_scores
 from nnood.images import read_case, read_image
-from nnood.inference.calibration import Calibration, Threshold, logits
+from nnood.inference.calibration import logits
 from nnood.inference.combine_folders import ensemble
 from nnood.inference.ensembling import RANK_LEVELS, ranks
-from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, default_plan
-from nnood.inference.members import find_members
+from nnood.inference.inference_plan import PLAN_FILE, InferencePlan
 from nnood.inference.postprocess_folder import apply_postprocessing, find_plan_file
-from nnood.inference.postprocessing import Step, apply_steps, spacing_of
+from nnood.inference.postprocessing import apply_steps, spacing_of
 from nnood.inference.predict import find_model, predict
 from nnood.inference.predictor import MapPredictor
 from nnood.paths import Roots
@@ -26,34 +26,8 @@ from nnood.planning.foreground import foreground_mask
 from nnood.safety import read_json, write_json
 from nnood.scores import sample_score
 
-NAME = "Dataset101_Members"  # of `trained_once`
 CPU = torch.device("cpu")
 CASES = ("phantom_005", "phantom_006")
-
-
-def make_plan(roots: Roots, **changes: Any) -> Path:
-    """Write the plan of a data set: all three members, all kinds of steps, calibrated."""
-    members = [
-        member
-        for configuration in ("3d_fullres", "2d")
-        for member in find_members(roots, dataset=NAME, recipe="nnood", configuration=configuration)
-    ]
-    steps = (
-        Step("restrict_to_foreground", {"dilation_mm": 1.0}),
-        Step("smooth", {"sigma_mm": 0.7}),
-        Step("remove_small", {"threshold": 0.1, "volume_mm3": 5.0}),
-    )
-    content = default_plan(members).to_dict() | {
-        "combination": "mean",
-        "steps": [step.to_dict() for step in steps],
-        "sample_score": "top_1_percent",
-        "within_foreground": True,
-        "calibration": Calibration((0.0, 1e-3, 0.3, 1.0), (0.0, 0.2, 0.6, 1.0)).to_dict(),
-        "thresholds": [Threshold("voxel", 0.01, 0.4, 0.3, 0.5, True).to_dict()],
-    }
-    file = roots.results / NAME / PLAN_FILE
-    write_json(file, content | changes)
-    return file
 
 
 def edit(file: Path, **changes: Any) -> None:

@@ -10,7 +10,7 @@ from nnood.datasets import load_dataset
 from nnood.errors import UserError
 from nnood.geometry import Geometry
 from nnood.images import read_image, write_image
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, set_nnunet_roots
 from nnood.plan import NnoodPlan
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
 from nnood.planning.planner import OneChannelPlanner, plan_configurations
@@ -94,7 +94,7 @@ def test_memory_is_estimated_for_one_output_channel(planned_once: Roots) -> None
 
 
 def test_large_images_get_no_cascade(planned: Roots) -> None:
-    set_roots(planned)
+    set_nnunet_roots(planned)
     folder = planned.preprocessed / NAME
     fingerprint = read_json(folder / "dataset_fingerprint.json")
     fingerprint["shapes_after_crop"] = [[400, 420, 410]] * 6

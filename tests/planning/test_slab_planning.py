@@ -13,7 +13,7 @@ from nnood.errors import UserError
 from nnood.geometry import Geometry
 from nnood.images import write_image
 from nnood.network import build_network
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, set_nnunet_roots
 from nnood.plan import NnoodPlan
 from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
 from nnood.planning.planner import plan_configurations
@@ -28,7 +28,7 @@ NAME = "Dataset999_Phantoms"
 
 def planned_for(roots: Roots, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:
     """The configurations of a data set whose cases are all of one size."""
-    set_roots(roots)
+    set_nnunet_roots(roots)
     folder = roots.preprocessed / NAME
     file = folder / "dataset_fingerprint.json"
     sizes = {"shapes_after_crop": [list(shape)] * 6, "spacings": [list(spacing)] * 6}

@@ -12,7 +12,7 @@ import rank_work
 import torch
 
 from nnood.errors import UserError
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, set_nnunet_roots
 from nnood.plan import CASE_LIST_FILE
 from nnood.safety import read_json, write_json
 from nnood.training import checkpoints, planting
@@ -50,13 +50,13 @@ def train_three_times(team: Team, stop: StopRequest, roots: Roots, output: Path)
 
     planting.Planter.__call__ = planted  # type: ignore[method-assign]
     checkpoints._write_verified = lambda *content: written.append(1) or write(*content)  # type: ignore[func-returns-value]
-    set_roots(Roots(roots.raw, roots.preprocessed, roots.results / "whole"))
+    set_nnunet_roots(Roots(roots.raw, roots.preprocessed, roots.results / "whole"))
     trainer = make_trainer(team, stop, fold_run(roots))
     trainer.run_training()
     weights = torch.cat([weight.detach().flatten() for weight in trainer.network.parameters()])
     told = {"weights": float(weights.double().sum()), "cases": list(cases), "written": len(written)}
 
-    set_roots(Roots(roots.raw, roots.preprocessed, roots.results / "parts"))
+    set_nnunet_roots(Roots(roots.raw, roots.preprocessed, roots.results / "parts"))
     trainer = make_trainer(team, stop, fold_run(roots))
     step = trainer.train_step
 

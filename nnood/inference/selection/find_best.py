@@ -26,9 +26,10 @@ from nnood.inference.selection.report import draw_plan, format_plan
 from nnood.inference.selection.scoring import choose_scoring
 from nnood.inference.selection.steps import choose_steps
 from nnood.inference.selection.voxels import sample_voxels
-from nnood.paths import Roots, set_roots
+from nnood.paths import Roots, get_roots, set_nnunet_roots
 from nnood.plan import NnoodPlan
 from nnood.planning.foreground import COMPUTED_METHODS
+from nnood.precision import choose_device
 from nnood.safety import digest_of, read_json, remove_leftovers, sha256, write_json, write_text
 from nnood.training.checkpoints import BEST
 from nnood.training.cross_validation import Fold, folds_file
@@ -47,8 +48,8 @@ MANY_VOXELS = 10**8
 
 
 def find_best_configuration(
-    dataset: str,
-    roots: Roots,
+    dataset: str | int,
+    roots: Roots | None = None,
     *,
     recipes: Sequence[str] = (),
     configurations: Sequence[str] = (),
@@ -56,13 +57,13 @@ def find_best_configuration(
     checkpoint: str = BEST,
     max_cases: int = MAX_CASES,
     processes: int = 1,
-    device: torch.device | None = None,
+    device: torch.device | str = "auto",
 ) -> InferencePlan:
     """Judge all trained members on what they were kept from, and write the inference plan. Goes on where it stopped.
 
     Args:
         dataset: Id or name.
-        roots: The three root folders.
+        roots: The three root folders; as the commands have them (`nnood.paths.get_roots`) if None.
         recipes: Only members of these; all if empty.
         configurations: Only members of these; all if empty.
         folds: Only these folds; every finished one if empty.
@@ -70,7 +71,7 @@ def find_best_configuration(
         max_cases: At most this many held-out cases get anomalies, and five times as many are predicted clean; fewer,
             where score maps would fill the disk.
         processes: Worker processes for whatever is not prediction.
-        device: Where to predict; CPU if None.
+        device: Where to predict: `auto` (the fastest there is), `cpu`, `cuda`, `cuda:1` or `mps`, or a device.
 
     Returns:
         The plan; also in `inference_plan.json`, with a readable page and a picture beside it.
@@ -78,8 +79,9 @@ def find_best_configuration(
     Raises:
         UserError: If there is nothing to judge or to judge on, or the plan was edited by hand since it was made.
     """
-    set_roots(roots)
-    name = find_dataset_name(dataset, roots)
+    roots, device = roots or get_roots(), choose_device(device)
+    set_nnunet_roots(roots)
+    name = find_dataset_name(str(dataset), roots)
     results = roots.results / name
     groups = find_groups(results, recipes, configurations, folds, checkpoint)
     members = [member for group in groups.values() for member in group]
@@ -99,7 +101,7 @@ def find_best_configuration(
         for digest, member in zip(hashes, members, strict=True)
     ]
     cache = Cache.of(results / FOLDER, maker, (*images, *clean), networks, method)
-    predict_images(members, maker, (*images, *clean), cache, method, device or torch.device("cpu"))
+    predict_images(members, maker, (*images, *clean), cache, method, device)
     images = with_something_to_find(cache, images)
     judgement, ledger = Judgement(images), Ledger()
     _note_extent(ledger, images, groups, roots.preprocessed / name)
