@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from nnood.geometry import Geometry
-from nnood.images import read_channels, refuse_constant, write_image
+from nnood.images import image_ending, read_channels, refuse_constant, write_image
 from nnood.parallel import map_cases
-from nnood.safety import read_receipt, write_receipt
+from nnood.safety import link_file, read_receipt, write_receipt
 
 ENDING = ".nii.gz"
 RECEIPTS = "conversion"
@@ -38,17 +38,21 @@ class Source:
         inputs: The files that it reads; when one changes, the case is converted again.
         settings: Whatever else decides the outcome, JSON-ready.
         is_mask: A mask is one file `CASE.nii.gz`, without a channel number.
+        originals: One `.nii.gz` file per channel whose values `load` returns as they are, so that a link to it will do;
+            empty where there is no such file.
     """
 
     load: Callable[[], tuple[list[np.ndarray], Geometry]]
     inputs: tuple[Path, ...] = ()
     settings: Any = None
     is_mask: bool = False
+    originals: tuple[Path, ...] = ()
 
 
 def files_source(files: list[Path]) -> Source:
     """A case of one file per channel, or of one file that holds them all."""
-    return Source(partial(_load_files, files), inputs=tuple(files))
+    linkable = all(image_ending(file) == ENDING for file in files)
+    return Source(partial(_load_files, files), inputs=tuple(files), originals=tuple(files) if linkable else ())
 
 
 def array_source(image: np.ndarray, digest: str) -> Source:
@@ -76,7 +80,7 @@ def _split_array(image: np.ndarray) -> tuple[list[np.ndarray], Geometry]:
 
 
 def write_cases(
-    dataset: Path, folder: str, sources: Mapping[str, Source], *, processes: int
+    dataset: Path, folder: str, sources: Mapping[str, Source], *, processes: int, link: bool = False
 ) -> tuple[dict[str, Found], list[str]]:
     """Write the cases that are not finished yet, and remove those that are no longer in the source.
 
@@ -85,6 +89,7 @@ def write_cases(
         folder: One of `FOLDERS`.
         sources: By case name.
         processes: Number of worker processes.
+        link: Make symbolic links to the originals where the images would be stored unchanged.
 
     Returns:
         Per good case its number of `channels` and `dimensions`, and one sentence per bad case.
@@ -98,24 +103,30 @@ def write_cases(
         if (dataset / folder).is_dir() and not any((dataset / folder).iterdir()):
             (dataset / folder).rmdir()  # an empty labelsTs would hide labelsTs.csv
         return {}, []
-    arguments = {case: (case, source, receipts / f"{case}.json") for case, source in sources.items()}
+    arguments = {case: (case, source, receipts / f"{case}.json", link) for case, source in sources.items()}
     return map_cases(_write_case, arguments, processes=processes, description=f"Converting {folder}")
 
 
-def _write_case(case: str, source: Source, receipt: Path) -> Found:
-    """Write one case unless its receipt says that it is finished."""
+def _write_case(case: str, source: Source, receipt: Path, link: bool) -> Found:
+    """Write one case, or link to it, unless its receipt says that it is finished."""
+    targets = [path.absolute() for path in source.originals] if link else []
+    settings = {"settings": source.settings, "links": list(map(str, targets))} if targets else source.settings
     outputs = _recorded_outputs(receipt)
-    done = read_receipt(receipt, settings=source.settings, inputs=source.inputs, outputs=outputs)
+    done = read_receipt(receipt, settings=settings, inputs=source.inputs, outputs=outputs)
     if done is not None:
         return done
     _forget(receipt)
     channels, geometry = source.load()
     numbers = [""] if source.is_mask else [f"_{channel:04d}" for channel in range(len(channels))]
     outputs = [_output_folder(receipt) / f"{case}{number}{ENDING}" for number in numbers]
-    for values, path in zip(channels, outputs, strict=True):
-        write_image(storable(values), geometry, path)
+    for channel, (values, path) in enumerate(zip(channels, outputs, strict=True)):
+        stored = storable(values)
+        if len(targets) == len(channels) and stored.dtype == values.dtype:
+            link_file(path, targets[channel])
+        else:
+            write_image(stored, geometry, path)
     found = {"channels": len(channels), "dimensions": geometry.dimensions}
-    write_receipt(receipt, settings=source.settings, inputs=source.inputs, outputs=outputs, result=found)
+    write_receipt(receipt, settings=settings, inputs=source.inputs, outputs=outputs, result=found)
     return found
 
 

@@ -1,15 +1,17 @@
-"""The frame of a raw data set that a converter writes: its folder, its checks, its dataset.json and its labels."""
+"""The frame of a raw data set that a converter writes: its folder, its dataset.json, its labels and its groups."""
 
 import csv
 import io
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.cases import COLOURS, ENDING, FOLDERS, RECEIPTS, Found, Source, write_cases
-from nnood.datasets import DATASET_NAME
+from dataset_conversion.cases import ENDING, FOLDERS, RECEIPTS, Source, write_cases
+from dataset_conversion.channels import channel_names as default_channel_names
+from dataset_conversion.channels import disagreements, usual_channels
+from dataset_conversion.labels import fitted_mask
+from nnood.datasets import DATASET_NAME, GROUPS_FILE
 from nnood.errors import UserError
 from nnood.safety import read_json, remove_leftovers, write_json, write_text
 
@@ -50,25 +52,6 @@ def open_dataset(raw_root: Path, dataset_id: int, name: str) -> Path:
     return dataset
 
 
-def usual_channels(found: Mapping[str, Found]) -> int:
-    """The number of channels that most cases have."""
-    return Counter(case["channels"] for case in found.values()).most_common(1)[0][0] if found else 0
-
-
-def channel_names(channels: int, *, is_picture: bool) -> list[str]:
-    """Names for dataset.json, by which nnU-Net also chooses the normalisation.
-
-    Args:
-        channels: How many.
-        is_picture: Whether three channels are colours.
-    """
-    if channels == 1:
-        return ["image"]
-    if channels == len(COLOURS) and is_picture:
-        return list(COLOURS)
-    return [f"channel_{channel}" for channel in range(channels)]
-
-
 def normal_images(labels: np.ndarray, normal: Collection[int], origin: Path) -> list[int]:
     """Which training images are of the normal classes.
 
@@ -89,32 +72,11 @@ def normal_images(labels: np.ndarray, normal: Collection[int], origin: Path) -> 
     return found
 
 
-def disagreements(found: Mapping[str, Found], channels: int) -> list[str]:
-    """What keeps images from being one data set: 2D beside 3D, or different numbers of channels.
-
-    Args:
-        found: By the image's name in messages.
-        channels: How many each image should have; 0 if no training image was good.
-
-    Returns:
-        One sentence per fault.
-    """
-    faults = [
-        f"{image} has {case['channels']} channel(s); expected {channels}, as most training images have."
-        for image, case in found.items()
-        if channels and case["channels"] != channels
-    ]
-    examples = {case["dimensions"]: image for image, case in found.items()}
-    if len(examples) > 1:
-        faults.append(f"{examples[2]} is 2D and {examples[3]} is 3D; a data set holds one kind only.")
-    return faults
-
-
-def write_labels(dataset: Path, labels: Mapping[str, int]) -> None:
-    """Write labelsTs.csv: 1 for an anomalous test case, 0 for a normal one."""
+def _write_table(file: Path, header: tuple[str, str], rows: Mapping[str, str] | Mapping[str, int]) -> None:
+    """Write a CSV file of two columns."""
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("case", "label"), *labels.items()])
-    write_text(dataset / "labelsTs.csv", table.getvalue())
+    csv.writer(table, lineterminator="\n").writerows([header, *rows.items()])
+    write_text(file, table.getvalue())
 
 
 def finish_dataset(dataset: Path, channel_names: list[str], cases: int) -> None:
@@ -155,9 +117,15 @@ def write_dataset(
     name: str,
     training: Mapping[str, Source],
     tests: Mapping[str, Source],
-    labels: Mapping[str, int],
+    *,
+    labels: Mapping[str, int] | None = None,
+    masks: Mapping[str, Source] | None = None,
+    groups: Mapping[str, str] | None = None,
+    channel_names: Sequence[str] | None = None,
+    link: bool = False,
+    processes: int = 1,
 ) -> Path:
-    """Write a whole raw data set of pictures or volumes whose test cases have sample labels.
+    """Write a whole raw data set.
 
     Args:
         raw_root: The folder of all raw data sets.
@@ -165,21 +133,46 @@ def write_dataset(
         name: Its name.
         training: Normal cases by name.
         tests: Test cases by name.
-        labels: Of every test case.
+        labels: 1 for an anomalous test case, 0 for a normal one; written to `labelsTs.csv`.
+        masks: Of anomalous test cases, non-zero where anomalous, on the grid of the image; written to `labelsTs/`. A
+            test case without a mask is normal. With masks and labels both are written: the folder is evaluated voxel by
+            voxel, the table by case.
+        groups: Training case to its patient; written to `groups.csv`, by which the folds keep patients together.
+        channel_names: One per channel; `image`, or R, G, B of pictures, or numbered, if None.
+        link: Make symbolic links where an image would be stored unchanged.
+        processes: Number of worker processes.
 
     Returns:
         The data set's folder. Nothing finished is done twice when the same call is repeated.
 
     Raises:
         UserError: If the id or name is not usable, or images are bad; they are listed after the good ones were written.
+            Bad test images don't keep the data set from being planned.
     """
     dataset = open_dataset(raw_root, dataset_id, name)
-    found, faults = write_cases(dataset, "imagesTr", training, processes=1)
-    found_tests, test_faults = write_cases(dataset, "imagesTs", tests, processes=1)
-    channels = usual_channels(found)
-    sources = {**training, **tests}
-    by_file = {str((*sources[case].inputs, case)[0]): result for case, result in (found | found_tests).items()}
+    found, faults = write_cases(dataset, "imagesTr", training, processes=processes, link=link)
+    found_tests, test_faults = write_cases(dataset, "imagesTs", tests, processes=processes, link=link)
+    fitted = {
+        case: fitted_mask(mask, dataset / "imagesTs" / f"{case}_0000{ENDING}")
+        for case, mask in (masks or {}).items()
+        if case in found_tests
+    }
+    test_faults += write_cases(dataset, "labelsTs", fitted, processes=processes)[1]
+    if labels:
+        _write_table(dataset / "labelsTs.csv", ("case", "label"), labels)
+    if groups:
+        _write_table(dataset / GROUPS_FILE, ("case", "group"), {case: groups[case] for case in training})
+
+    channels = len(channel_names) if channel_names else usual_channels(found)
+    by_file = {_shown(case, training[case]): result for case, result in found.items()}
+    if training and not faults and not disagreements(by_file, channels):
+        names = channel_names or default_channel_names(channels, example=next(iter(training.values())))
+        finish_dataset(dataset, list(names), len(training))
+    by_file |= {_shown(case, tests[case]): result for case, result in found_tests.items()}
     report(faults + test_faults + disagreements(by_file, channels), dataset)
-    write_labels(dataset, labels)
-    finish_dataset(dataset, channel_names(channels, is_picture=True), len(training))
     return dataset
+
+
+def _shown(case: str, source: Source) -> str:
+    """What a case is called in messages."""
+    return str((*source.inputs, case)[0])

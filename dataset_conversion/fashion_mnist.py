@@ -29,7 +29,15 @@ UNSIGNED_BYTES = b"\0\0\x08"  # how the file begins; the number of axes follows
 
 
 def convert_fashion_mnist(
-    source: Path, raw_root: Path, dataset_id: int, name: str, *, normal: tuple[int, ...] = (0,), most: int | None = None
+    source: Path,
+    raw_root: Path,
+    dataset_id: int,
+    name: str,
+    *,
+    normal: tuple[int, ...] = (0,),
+    most: int | None = None,
+    link: bool = False,
+    processes: int = 1,
 ) -> Path:
     """Make a raw data set from the files of Fashion-MNIST: some classes are normal, all others are anomalies.
 
@@ -44,6 +52,8 @@ def convert_fashion_mnist(
         name: Its name.
         normal: Classes that count as normal.
         most: Test images per class, evenly spread over the split; all if None.
+        link: Without effect: the files hold many pictures each.
+        processes: Number of worker processes.
 
     Returns:
         The data set's folder. Nothing finished is done twice when the same call is repeated.
@@ -62,7 +72,7 @@ def convert_fashion_mnist(
     tests = {f"class{test_labels[i]}_test_{i:05d}": i for i in _spread(test_labels, most)}
     sources = {case: array_source(test_images[i], digest) for case, i in tests.items()}
     labels = {case: int(test_labels[i] not in normal) for case, i in tests.items()}
-    return write_dataset(raw_root, dataset_id, name, training, sources, labels)
+    return write_dataset(raw_root, dataset_id, name, training, sources, labels=labels, link=link, processes=processes)
 
 
 def _find_file(source: Path, part: str) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.cases import ENDING, Source
+from dataset_conversion.cases import Source
 from nnood.case_files import group_by_case, image_files
 from nnood.errors import UserError
 from nnood.evaluation.folders import read_sample_labels
@@ -46,19 +46,31 @@ def _read_labels(table: Path, tests: set[str]) -> tuple[dict[str, int], list[str
     return labels, faults
 
 
-def mask_source(dataset: Path, case: str, mask: Path) -> Source:
-    """Where a test case's mask in the data set comes from."""
-    image = dataset / "imagesTs" / f"{case}_0000{ENDING}"
-    return Source(partial(_load_mask, mask, image), inputs=(mask, image), is_mask=True)
+def mask_source(mask: Path) -> Source:
+    """A mask in a file of its own: non-zero where anomalous."""
+    return Source(partial(read_channels, [mask]), inputs=(mask,))
 
 
-def _load_mask(mask: Path, image: Path) -> tuple[list[np.ndarray], Geometry]:
+def fitted_mask(mask: Source, image: Path) -> Source:
+    """The mask as the data set holds it: binary, and on the grid of its image.
+
+    Args:
+        mask: Loads values that are non-zero where anomalous.
+        image: The test image in the data set, which must be there when the mask is loaded.
+    """
+    return Source(
+        partial(_load_fitted, mask, image), inputs=(*mask.inputs, image), settings=mask.settings, is_mask=True
+    )
+
+
+def _load_fitted(mask: Source, image: Path) -> tuple[list[np.ndarray], Geometry]:
     """Binarise a mask and check that it lies on its image's grid."""
-    channels, geometry = read_channels([mask])
+    channels, geometry = mask.load()
     expected = read_image(image)[1]
     if not geometry.matches(expected):
+        origin = mask.inputs[0] if mask.inputs else f"The mask of {image}"
         raise UserError(
-            f"{mask} does not lie on the grid of its image ({geometry.describe()} and {expected.describe()}); "
+            f"{origin} does not lie on the grid of its image ({geometry.describe()} and {expected.describe()}); "
             "resample it."
         )
     return [np.any([channel != 0 for channel in channels], axis=0).astype(np.uint8)], expected

@@ -18,7 +18,14 @@ KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def convert_medmnist(
-    archive: Path, raw_root: Path, dataset_id: int, name: str, *, normal: tuple[int, ...] = (0,)
+    source: Path,
+    raw_root: Path,
+    dataset_id: int,
+    name: str,
+    *,
+    normal: tuple[int, ...] = (0,),
+    link: bool = False,
+    processes: int = 1,
 ) -> Path:
     """Make a raw data set from a MedMNIST archive: some classes are normal, all others are anomalies.
 
@@ -26,11 +33,13 @@ def convert_medmnist(
     is left out.
 
     Args:
-        archive: The `.npz` file; images of shape (n, y, x), (n, y, x, 3) or (n, z, y, x), labels (n, 1).
+        source: The `.npz` file; images of shape (n, y, x), (n, y, x, 3) or (n, z, y, x), labels (n, 1).
         raw_root: The folder of all raw data sets.
         dataset_id: Number of the new data set.
         name: Its name.
         normal: Classes that count as normal.
+        link: Without effect: an archive holds no files to link to.
+        processes: Number of worker processes.
 
     Returns:
         The data set's folder. Nothing finished is done twice when the same call is repeated.
@@ -38,14 +47,15 @@ def convert_medmnist(
     Raises:
         UserError: If the archive is damaged, is no MedMNIST archive, or has no normal training image.
     """
-    arrays = _read_archive(archive)
-    train_labels, test_labels = (_classes(arrays[f"{split}_labels"], archive) for split in ("train", "test"))
-    chosen = normal_images(train_labels, normal, archive)
-    digest = sha256(archive)
+    arrays = _read_archive(source)
+    train_labels, test_labels = (_classes(arrays[f"{split}_labels"], source) for split in ("train", "test"))
+    chosen = normal_images(train_labels, normal, source)
+    digest = sha256(source)
     training = {f"train_{i:05d}": array_source(arrays["train_images"][i], digest) for i in chosen}
     tests = {f"test_{i:05d}": array_source(image, digest) for i, image in enumerate(arrays["test_images"])}
     labels = (~np.isin(test_labels, normal)).astype(int).tolist()
-    return write_dataset(raw_root, dataset_id, name, training, tests, dict(zip(tests, labels, strict=True)))
+    by_case = dict(zip(tests, labels, strict=True))
+    return write_dataset(raw_root, dataset_id, name, training, tests, labels=by_case, link=link, processes=processes)
 
 
 def _read_archive(archive: Path) -> dict[str, np.ndarray]:

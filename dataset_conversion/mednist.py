@@ -14,7 +14,16 @@ from nnood.errors import UserError, one_error
 TRAINING_PERCENT = 80
 
 
-def convert_mednist(source: Path, raw_root: Path, dataset_id: int, name: str, *, normal: tuple[str, ...]) -> Path:
+def convert_mednist(
+    source: Path,
+    raw_root: Path,
+    dataset_id: int,
+    name: str,
+    *,
+    normal: tuple[str, ...],
+    link: bool = False,
+    processes: int = 1,
+) -> Path:
     """Make a raw data set from the folders of MedNIST: some classes are normal, all others are anomalies.
 
     The files of each class are sorted by name. The first 80 % of a normal class are training cases; the other 20 %, and
@@ -26,6 +35,8 @@ def convert_mednist(source: Path, raw_root: Path, dataset_id: int, name: str, *,
         dataset_id: Number of the new data set.
         name: Its name.
         normal: Names of the classes that count as normal.
+        link: Without effect: pictures are stored as NIfTI.
+        processes: Number of worker processes.
 
     Returns:
         The data set's folder. Nothing finished is done twice when the same call is repeated.
@@ -50,7 +61,7 @@ def convert_mednist(source: Path, raw_root: Path, dataset_id: int, name: str, *,
             training |= {case: sources[case] for case in names[:first_test]}
         tests |= {case: sources[case] for case in names[first_test:]}
         labels |= dict.fromkeys(names[first_test:], int(label not in normal))
-    return write_dataset(raw_root, dataset_id, name, training, tests, labels)
+    return write_dataset(raw_root, dataset_id, name, training, tests, labels=labels, link=link, processes=processes)
 
 
 def _read_classes(source: Path) -> dict[str, Cases]:

@@ -23,11 +23,14 @@ def image_files(folder: Path, file_ending: str | None = None) -> list[Path]:
         file_ending: Only these files, without a word on others, or None for every known image format.
 
     Raises:
-        UserError: If the folder does not exist or holds no image.
+        UserError: If the folder does not exist, holds no image, or holds a link that leads nowhere.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the images.")
     entries = sorted(folder.iterdir())
+    if broken := next((path for path in entries if path.is_symlink() and not path.exists()), None):
+        # Left out, its case would silently be missing.
+        raise UserError(f"{broken} is a link to {broken.readlink()}, which does not exist; restore or remove it.")
     files = [path for path in entries if path.is_file() and image_ending(path) and not path.name.startswith(".")]
     if file_ending:
         files = [path for path in files if path.name.lower().endswith(file_ending.lower())]

@@ -13,6 +13,7 @@ from nnood.safety import read_json
 
 FOREGROUND_METHODS = ("auto", "whole", "nonzero", "otsu", "masks")
 LABELS = {"background": 0, "foreground": 1}
+GROUPS_FILE = "groups.csv"  # case,group: which training cases are of one patient
 DATASET_NAME = re.compile(r"^Dataset(?P<number>\d{3,})_(?P<name>\w[\w.-]*)$")
 
 

@@ -48,6 +48,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def link_file(path: Path, target: Path) -> None:
+    """Make a symbolic link atomically; a file or link that lay at `path` is replaced, its target untouched.
+
+    Args:
+        path: The link. Its folder is made if needed.
+        target: Absolute, so that the link's folder may be moved.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def incomplete_write(path: Path) -> OSError:
     """What to raise when a library reports a failed write in words of its own."""
     return OSError(f"{path} could not be written completely; is the disk full?")

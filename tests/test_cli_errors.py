@@ -227,21 +227,26 @@ def test_converting_names_a_bad_image(run, bad, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("source", "classes", "parts"),
+    ("source", "options", "parts"),
     [
         ("mednist", [], ["mednist", "--normal"]),
-        ("mednist", ["Leg"], ["Leg"]),
-        ("fashion_mnist", ["shoe"], ["--normal", "'shoe'", "numbers"]),
-        ("medmnist", ["-1"], ["--normal"]),
-        ("folder", ["0"], ["--normal", "folder"]),
+        ("fashion_mnist", ["--normal", "shoe"], ["--normal", "'shoe'"]),
+        ("folder", ["--normal", "0"], ["--normal"]),
+        ("medmnist", ["--test", "in"], ["--test"]),
+        ("medmnist", ["--norm", "0"], ["--norm"]),
     ],
 )
-def test_converting_other_classes_than_there_are(run, tmp_path, monkeypatch, source, classes, parts):
+def test_converting_with_the_options_of_another_source(run, tmp_path, monkeypatch, source, options, parts):
+    monkeypatch.chdir(tmp_path)
+    run("convert", source, "-i", "in", "-d", "7", *options).refuses(*parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_converting_other_classes_than_there_are(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(volume(0), tmp_path / "in" / "Hand" / "a.nii.gz")
-    options = [f"--normal={one}" for one in classes]
-    run("convert", source, "-i", tmp_path / "in", "-d", "7", "-n", "Never", *options).names(*parts)
-    assert not (tmp_path / "nnood_data" / "raw" / "Dataset007_Never" / "dataset.json").exists()
+    run("convert", "mednist", "-i", "in", "-d", "7", "--normal", "Leg").names("Leg")
+    assert not (tmp_path / "nnood_data" / "raw" / "Dataset007_MedNIST").exists()
 
 
 @pytest.mark.parametrize(
@@ -936,7 +941,10 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         ("make_benchmark", ["-d", "1", "-o", "out", "--per_kind", "0"], "--per_kind"),
         ("make_benchmark", ["-d", "1", "-o", "out", "--seed", "x"], "--seed"),
         ("report", ["-p", "in"], "-o"),
-        ("convert", ["nowhere", "-i", "in", "-d", "1", "-n", "Name"], "source"),
+        ("convert", ["nowhere", "-i", "in", "-d", "1", "-n", "Name"], "SOURCE"),
+        ("convert", [], "SOURCE"),
+        ("convert", ["folder", "-i", "in"], "-d"),
+        ("convert", ["folder", "-i", "in", "-d", "-1"], "-d"),
     ],
 )
 def test_wrong_options_are_named(run, command, arguments, part):

@@ -1,6 +1,7 @@
 """The console commands: parse, call one function, word the errors. No logic."""
 
-from nnood.cli.data import convert, cross_validation, plan_and_preprocess, tasks
+from nnood.cli.conversion import convert
+from nnood.cli.data import cross_validation, plan_and_preprocess, tasks
 from nnood.cli.evaluation import evaluate, make_benchmark, report
 from nnood.cli.prediction import apply_postprocessing, ensemble, predict
 from nnood.cli.recipes import recipes

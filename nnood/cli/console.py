@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from nnood import __version__
 from nnood.errors import UserError
@@ -23,17 +24,34 @@ Command = tuple[argparse.ArgumentParser, Run]
 EXIT_OURS, EXIT_USERS, EXIT_INTERRUPTED = 1, 2, 130
 
 
+class _Paragraphs(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that shows defaults, and keeps the paragraphs of a description apart."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(super(_Paragraphs, self)._fill_text(part, width, indent) for part in paragraphs)
+
+
+def parser_settings(description: str, example: str) -> dict[str, Any]:
+    """What every parser of a command or of its parts is made with."""
+    return {
+        "description": description,
+        "epilog": f"Example: {example}",
+        "formatter_class": _Paragraphs,
+        "allow_abbrev": False,
+    }
+
+
+def add_common(parser: argparse.ArgumentParser, *, debug: Any = False) -> None:
+    """Add `--version` and `--debug`."""
+    parser.add_argument("--version", action="version", version=f"nnood {__version__}")
+    parser.add_argument("--debug", action="store_true", default=debug, help="show the traceback of an error")
+
+
 def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
     """A parser with what every command has: an example, `--version` and `--debug`."""
-    parser = argparse.ArgumentParser(
-        prog=command,
-        description=description,
-        epilog=f"Example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"nnood {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(prog=command, **parser_settings(description, example))
+    add_common(parser)
     return parser
 
 

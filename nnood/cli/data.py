@@ -1,59 +1,11 @@
-"""Commands from images to a planned, preprocessed data set."""
+"""Commands from a raw data set to a planned, preprocessed one, and a look at its folds and tasks."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nnood.cli.console import Command, ConsoleCommand, add_processes, make_parser, names, positive, positive_number
 from nnood.errors import UserError
 from nnood.paths import Roots
-
-
-@ConsoleCommand
-def convert() -> Command:
-    """`nnood_convert`: make a raw data set from a folder of images or a published data set."""
-    from dataset_conversion import NUMBERED, SOURCES
-
-    parser = make_parser(
-        "nnood_convert",
-        "Turn normal images into a raw data set. Sources: " + ", ".join(SOURCES),
-        "nnood_convert folder -i scans -d 101 -n Heads --test new_scans --labels masks",
-    )
-    parser.add_argument("source", choices=sorted(SOURCES), help="what lies in the input")
-    parser.add_argument("-i", dest="input", type=Path, required=True, help="the images: a folder, or the source's file")
-    parser.add_argument("-d", dest="dataset_id", type=positive, required=True, help="number of the new data set")
-    parser.add_argument("-n", dest="name", required=True, help="name of the new data set")
-    parser.add_argument("--test", type=Path, help="folder of test images (source folder)")
-    parser.add_argument("--labels", type=Path, help="folder of masks, or CSV of case,label, for the test images")
-    parser.add_argument("--normal", nargs="+", default=[], metavar="CLASS", help="classes that are normal (not folder)")
-    add_processes(parser)
-
-    def run(arguments: argparse.Namespace, roots: Roots) -> None:
-        if arguments.source == "folder":
-            if arguments.normal:
-                raise UserError("--normal goes with sources that have classes; in the source folder, all is normal.")
-            options = {"test": arguments.test, "labels": arguments.labels, "processes": arguments.np}
-        elif arguments.test or arguments.labels:
-            raise UserError(f"--test and --labels go with the source folder; {arguments.source} has its own.")
-        else:
-            options = _normal_classes(arguments.source, arguments.normal, numbered=arguments.source in NUMBERED)
-        folder = SOURCES[arguments.source](arguments.input, roots.raw, arguments.dataset_id, arguments.name, **options)
-        print(f"Wrote {folder}\nNext: nnood_plan_and_preprocess -d {arguments.dataset_id}")
-
-    return parser, run
-
-
-def _normal_classes(source: str, wanted: Sequence[str], *, numbered: bool) -> dict[str, Any]:
-    """The option that says which classes are normal; none of sources with numbered classes, whose first one is."""
-    if not numbered:
-        if not wanted:
-            raise UserError(f"{source} needs --normal, which names the folders of the normal classes.")
-        return {"normal": tuple(wanted)}
-    wrong = [one for one in wanted if not one.isdecimal()]
-    if wrong:
-        raise UserError(f"--normal is {wrong[0]!r}, expected numbers of classes for the source {source}.")
-    return {"normal": tuple(map(int, wanted))} if wanted else {}
 
 
 @ConsoleCommand

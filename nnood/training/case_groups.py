@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnood.datasets import GROUPS_FILE
 from nnood.errors import UserError, one_error
 
 
@@ -38,7 +39,21 @@ def find_groups(text: str, cases: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _groups_of_table(table: Path, cases: Sequence[str]) -> dict[str, str]:
+def recorded_groups(raw: Path, cases: Sequence[str]) -> dict[str, str] | None:
+    """The groups that come with a raw data set, in its `groups.csv`; None if it has no such file.
+
+    Args:
+        raw: The raw data set.
+        cases: All planned training cases; the file may list others, which came after planning.
+
+    Raises:
+        UserError: If the file is faulty or does not give each case a group.
+    """
+    table = raw / GROUPS_FILE
+    return _groups_of_table(table, cases, may_list_others=True) if table.is_file() else None
+
+
+def _groups_of_table(table: Path, cases: Sequence[str], *, may_list_others: bool = False) -> dict[str, str]:
     """Read `case,group` rows."""
     if not table.is_file():
         raise UserError(f"{table} does not exist; correct the name (--groups).")
@@ -61,7 +76,7 @@ def _groups_of_table(table: Path, cases: Sequence[str]) -> dict[str, str]:
             faults.append(f"{table}, row {line}: The case {row[0]} was listed before; remove one of the rows.")
         else:
             found[row[0]] = row[1]
-    known = set(cases)
+    known = {*cases, *found} if may_list_others else set(cases)
     faults += [f"{table} lists the unknown case {case}; correct it." for case in found if case not in known]
     faults += [f"{table} does not list the case {case}; add it." for case in cases if case not in found]
     one_error(faults)

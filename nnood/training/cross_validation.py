@@ -18,7 +18,7 @@ from nnood.training.case_folds import (
     split_faults,
     write_case_folds,
 )
-from nnood.training.case_groups import find_groups
+from nnood.training.case_groups import find_groups, recorded_groups
 from nnood.training.choices import load_plans, with_tasks
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from nnood.training.schemes import Fold, make_folds, refuse_unknown_scheme
@@ -69,7 +69,7 @@ def cross_validate(
         scheme: In the place of the recipe's.
         tasks: In the place of the recipe's; the name of the file says so.
         number: Of folds over cases; None: as many as there are, or five.
-        groups: Which cases stay together (`find_groups`); None: as it is, or every case alone.
+        groups: Which cases stay together (`find_groups`); None: as it is, or as `groups.csv` of the raw data set says.
 
     Raises:
         UserError: If the data set has not been planned, a choice does not exist or fit, a file is faulty, or holds
@@ -88,9 +88,9 @@ def cross_validate(
     cases = read_json(folder / CASE_LIST_FILE)
     found = None if groups is None else find_groups(groups, cases)
     if scheme is None and number is None and groups is None:
-        folds = load_folds(folder, chosen, cases)
+        folds = load_folds(folder, chosen, cases, raw=roots.raw / name)
     else:
-        folds = write_folds(folder, chosen, cases, number=number, groups=found)
+        folds = write_folds(folder, chosen, cases, number=number, groups=found, raw=roots.raw / name)
     files = [folder / CASE_FOLDS_FILE, folds_file(folder, chosen.name)]
     return CrossValidation(chosen.name, folds, [file for file in files if file.exists()])
 
@@ -100,13 +100,14 @@ def folds_file(folder: Path, recipe: str) -> Path:
     return folder / "cross_validation" / f"{recipe}.json"
 
 
-def load_folds(folder: Path, recipe: Recipe, cases: list[str]) -> list[Fold]:
+def load_folds(folder: Path, recipe: Recipe, cases: list[str], *, raw: Path | None = None) -> list[Fold]:
     """The folds of a recipe from `cross_validation/RECIPE.json`; written by the recipe's scheme when first needed.
 
     Args:
         folder: The preprocessed data set.
         recipe: The recipe.
         cases: All training cases of the data set.
+        raw: The raw data set, as for `write_folds`.
 
     Raises:
         UserError: If the file, which a user may edit, names unknown cases or tasks, or trains on a case or group that
@@ -114,7 +115,7 @@ def load_folds(folder: Path, recipe: Recipe, cases: list[str]) -> list[Fold]:
     """
     file = folds_file(folder, recipe.name)
     if not file.exists():
-        return write_folds(folder, recipe, cases)
+        return write_folds(folder, recipe, cases, raw=raw)
     shared = (folder / CASE_FOLDS_FILE).exists()
     return _read_folds(file, recipe, cases, read_case_folds(folder, cases).groups if shared else {})
 
@@ -126,6 +127,7 @@ def write_folds(
     *,
     number: int | None = None,
     groups: Mapping[str, str] | None = None,
+    raw: Path | None = None,
 ) -> list[Fold]:
     """Write the folds over cases and those of a recipe, by its scheme; files that hold just these stay.
 
@@ -134,12 +136,15 @@ def write_folds(
         recipe: The recipe.
         cases: All training cases of the data set.
         number: Of folds over cases; None: as many as there are, or five.
-        groups: Case to the group whose cases stay together; None: as it is, or every case alone.
+        groups: Case to the group whose cases stay together; None: as it is, or as `raw` says, or every case alone.
+        raw: The raw data set, whose `groups.csv` is read where folds over cases are made; None: there is none.
 
     Raises:
         UserError: If a file is faulty or holds other folds, or the scheme does not fit; then nothing is written.
     """
     file = folds_file(folder, recipe.name)
+    if groups is None and raw is not None and not (folder / CASE_FOLDS_FILE).exists():
+        groups = recorded_groups(raw, cases)
     shared = case_folds(folder, cases, number=number, groups=groups)
     folds = make_folds(recipe.scheme, shared.folds, tuple(recipe.tasks))
     if file.exists() and _read_folds(file, recipe, cases, shared.groups) != folds:

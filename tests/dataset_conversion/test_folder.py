@@ -8,7 +8,6 @@ import SimpleITK as sitk  # noqa: N813
 import tifffile
 from PIL import Image
 
-from dataset_conversion import SOURCES
 from dataset_conversion.cases import storable
 from dataset_conversion.folder import convert_folder
 from nnood.datasets import load_dataset
@@ -339,7 +338,3 @@ def test_taken_ids_and_names(source: Path) -> None:
     for number, name in ((-1, "a"), (9, "a/b"), (9, "../a"), (9, "")):
         with pytest.raises(UserError, match="is no data set name"):
             convert_folder(source, raw, number, name)
-
-
-def test_sources_are_named() -> None:
-    assert sorted(SOURCES) == ["fashion_mnist", "folder", "medmnist", "mednist"]

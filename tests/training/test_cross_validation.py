@@ -204,3 +204,27 @@ def test_fold_all_holds_everything() -> None:
     fold = fold_for_all(RECIPE, CASES)
     assert fold.train_cases == fold.val_cases == tuple(CASES)
     assert fold.train_tasks == fold.val_tasks == tuple(RECIPE.tasks)
+
+
+@pytest.mark.parametrize("number", [None, 3])
+def test_the_groups_of_a_raw_data_set_are_kept_together(cross: Callable[..., Any], tmp_path: Path, number: int) -> None:
+    table = tmp_path / "raw" / "Dataset001_Name" / "groups.csv"
+    table.write_text("\n".join(["case,group", *map(",".join, PATIENTS.items()), "came_later,p0"]))
+    made = cross(number=number)
+    assert read_json(made.files[0])["groups"] == PATIENTS
+    assert len(made.folds) == (number or 5)
+    for fold in made.folds:
+        assert not {PATIENTS[case] for case in fold.train_cases} & {PATIENTS[case] for case in fold.val_cases}
+    table.write_text("case,group\n")  # read only where folds are made
+    assert cross() == made
+
+
+def test_other_groups_that_the_user_gives_win(cross: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "raw" / "Dataset001_Name" / "groups.csv").write_text("no table")
+    assert set(read_json(cross(groups="case_.").files[0])["groups"].values()) == {"case_0", "case_1"}
+
+
+def test_a_faulty_table_of_groups_is_named(cross: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "raw" / "Dataset001_Name" / "groups.csv").write_text("case,group\ncase_00,a\n")
+    with pytest.raises(UserError, match=r"groups\.csv does not list the case case_01"):
+        cross()
