@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from dataset_conversion.bids import convert_bids
+from dataset_conversion.chestxray14 import SEXES, convert_chestxray14
 from dataset_conversion.converter import Converter, Option
+from dataset_conversion.dicom import convert_dicom
 from dataset_conversion.fashion_mnist import convert_fashion_mnist
 from dataset_conversion.folder import convert_folder
 from dataset_conversion.medmnist import convert_medmnist
 from dataset_conversion.mednist import convert_mednist
+from dataset_conversion.vindr import convert_vindr
 
 _CLASS_NUMBERS = Option("normal", "numbers of the classes that are normal", type=int, several=True)
 
@@ -32,5 +36,35 @@ SOURCES: dict[str, Converter] = {
         "FashionMNIST",
         (_CLASS_NUMBERS, Option("most", "test images per class, all if left out", type=int)),
         "-i fashion -d 101 --normal 0",
+    ),
+    "vindr": Converter(
+        convert_vindr,
+        "VinDrCXR",
+        (Option("size", "pixels of the longer side, to which images are reduced", type=int),),
+        "-i vindr-cxr/1.0.0 -d 101 --size 512",
+    ),
+    "chestxray14": Converter(
+        convert_chestxray14,
+        "ChestXray14",
+        (Option("sex", "of the patients", choices=SEXES),),
+        "-i ChestXray-NIHCC -d 101 --sex M",
+    ),
+    "bids": Converter(
+        convert_bids,
+        "BIDS",
+        (
+            Option("suffix", "how the names of the images end, such as T1w or acq-mprage_T1w"),
+            Option("normal", "COLUMN=VALUE of participants.tsv that normal participants have; all if left out"),
+        ),
+        "-i ds000001 -d 101 --suffix T1w --normal group=control",
+    ),
+    "dicom": Converter(
+        convert_dicom,
+        "DICOM",
+        (
+            Option("test", "folder tree of test series", type=Path),
+            Option("labels", "folder of masks, or CSV of case,label, for the test series", type=Path),
+        ),
+        "-i export -d 101 -n Heads --test new_scans --labels labels.csv",
     ),
 }
