@@ -12,26 +12,40 @@ from nnood.safety import digest_of, plain, read_json, write_json
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 
-def describe_members(members: Sequence[Member]) -> dict[str, Any]:
-    """What an evaluation or a report of predictions wants to know of the networks: `dataset`, `members`, `tasks`."""
+def describe_members(members: Sequence[Member], archive: Path | None = None) -> dict[str, Any]:
+    """What an evaluation or a report of predictions wants to know of the networks: `dataset`, `members`, `tasks`.
+
+    Args:
+        members: Who predicts.
+        archive: That they were unpacked from for now; then their files are named as it has them.
+    """
     records = [member.file.parent / SETTINGS_FILE for member in members]
     folds = [TrainingSettings.from_dict(read_json(file)).fold for file in records if file.is_file()]
     known = len(folds) == len(records)
     return {
         "dataset": members[0].folder.parent.name,
-        "members": [member.file for member in members],
+        "members": [
+            member.file if archive is None else archive.absolute() / member.file.relative_to(member.folder.parent)
+            for member in members
+        ],
         "tasks": sorted({task for fold in folds for task in fold.train_tasks}) if known else None,
     }
 
 
-def describe_plan(plan: InferencePlan, file: Path | None) -> dict[str, Any] | None:
-    """What was done with the members' score maps; None where no plan was followed."""
+def describe_plan(plan: InferencePlan, file: Path | None, archive: Path | None = None) -> dict[str, Any] | None:
+    """What was done with the members' score maps; None where no plan was followed.
+
+    Args:
+        plan: That was followed.
+        file: Where it was read from.
+        archive: That this was unpacked from for now.
+    """
     if file is None:
         return None
     decisive = plan.decisive()
     told = ("combination", "steps", "sample_score", "within_foreground", "thresholds")
     return {
-        "file": file.absolute(),
+        "file": file.absolute() if archive is None else archive.absolute() / file.name,
         "digest": digest_of(decisive),
         "checkpoints": [member.sha256 for member in plan.members],
         **{key: decisive[key] for key in told},

@@ -41,11 +41,13 @@ class Planned:
         plan: The inference plan.
         members: Those it names, in its order; after them, those of its sample score if it names any.
         file: Where the plan was read from; None if there was none, and members are simply averaged.
+        archive: That all of it was unpacked from for now; None if it is there to stay.
     """
 
     plan: InferencePlan
     members: tuple[Member, ...]
     file: Path | None = None
+    archive: Path | None = None
 
     @property
     def channels(self) -> int:
@@ -150,8 +152,8 @@ def predict(
     output.mkdir(parents=True, exist_ok=True)
     for folder in (output, output / RECEIPTS, output / MASKS, output / MASKS / RECEIPTS):
         remove_leftovers(folder)
-    origin = {"images": inputs.absolute(), "plan": describe_plan(planned.plan, planned.file)}
-    write_note(output, {**describe_members(planned.members), **origin, "cases": sorted(cases)})
+    origin = {"images": inputs.absolute(), "plan": describe_plan(planned.plan, planned.file, planned.archive)}
+    write_note(output, {**describe_members(planned.members, planned.archive), **origin, "cases": sorted(cases)})
     scores: dict[str, float] = {}
     faults: list[str] = []
     predictor = None

@@ -34,16 +34,17 @@ class Found:
     step: int
 
 
-def _hash_file(path: Path) -> Path:
+def hash_file(path: Path) -> Path:
+    """Where the hashes lie that a checkpoint may have."""
     return path.with_suffix(".sha256.json")
 
 
 def agrees(path: Path) -> bool:
     """Whether a checkpoint is one that was recorded."""
-    if not path.is_file() or not _hash_file(path).is_file():
+    if not path.is_file() or not hash_file(path).is_file():
         return False
     try:
-        return sha256(path) in read_json(_hash_file(path))
+        return sha256(path) in read_json(hash_file(path))
     except (UserError, TypeError):
         return False
 
@@ -61,7 +62,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         digest = _write_verified(content, temporary, path)
         accepted = [digest, sha256(path)] if agrees(path) else [digest]
-        write_json(_hash_file(path), accepted)
+        write_json(hash_file(path), accepted)
 
 
 def save_latest(content: dict[str, Any], folder: Path) -> None:
@@ -78,10 +79,10 @@ def save_latest(content: dict[str, Any], folder: Path) -> None:
         digest = _write_verified(content, temporary, latest)
         if agrees(latest):
             kept = [sha256(previous)] if agrees(previous) else []
-            write_json(_hash_file(previous), [sha256(latest), *kept])
+            write_json(hash_file(previous), [sha256(latest), *kept])
             latest.replace(previous)
             flush(folder)
-        write_json(_hash_file(latest), [digest])
+        write_json(hash_file(latest), [digest])
 
 
 def _write_verified(content: dict[str, Any], temporary: Path, path: Path) -> str:

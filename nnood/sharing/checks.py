@@ -1,0 +1,106 @@
+"""An unpacked model: whether it can be used, and whether using it runs nothing but nnood's own code."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnood.errors import UserError
+from nnood.inference.inference_plan import PLAN_FILE
+from nnood.inference.members import settings_of
+from nnood.inference.predict import Planned, follow_plan
+from nnood.paths import Roots
+from nnood.safety import read_json
+from nnood.sharing.exporting import NEEDED, PATCHES
+from nnood.training.foreign_checkpoints import load_foreign
+
+# nnU-Net looks up, by the names in the plans, the classes it builds networks from.
+NETWORKS = (
+    "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+    "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+)
+PARTS = "torch.nn."
+# What JSON of unexpected structure leads to, before or after someone's own check.
+MADE_UP = (UserError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+
+
+def load_model(folder: Path, source: Path) -> Planned:
+    """Find plan and members of an unpacked model, and check all of its files.
+
+    Args:
+        folder: Of the data set, as in an archive.
+        source: What to name where something is wrong.
+
+    Raises:
+        UserError: If a checkpoint holds anything but weights, plans name something that is no network, or the parts
+            don't fit together.
+    """
+    try:
+        for checkpoint in sorted(folder.glob("*/*/*.pth")):
+            check_checkpoint(checkpoint)
+        for plans in sorted(folder.glob("*/plans.json")):
+            _check_networks(plans)
+        root = folder.parent
+        planned = follow_plan(folder / PLAN_FILE, Roots(root, root, root))
+        if planned.plan.dataset != folder.name:
+            raise UserError(f"{folder / PLAN_FILE} is of another data set.")
+        for member in planned.members:
+            settings_of(member)
+        _ = planned.channels, planned.foreground_method
+    except MADE_UP as error:
+        reason = str(error).replace(f"{folder}/", "").rstrip(".")
+        raise UserError(f"{source} is refused ({reason}); ask for the model anew.") from error
+    return planned
+
+
+def check_checkpoint(path: Path) -> None:
+    """Check that a checkpoint holds weights and mirror axes, and nothing that is unpacked or run by loading it.
+
+    Raises:
+        UserError: Names the file.
+    """
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no checkpoint.")
+    with zipfile.ZipFile(path) as archive:
+        packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise UserError(f"{path} is compressed, which checkpoints never are.")
+    content = load_foreign(path)
+    if not (isinstance(content, dict) and set(NEEDED) <= set(content) <= {*NEEDED, PATCHES}):
+        raise UserError(f"{path} holds something else than {', '.join(NEEDED)}.")
+    tensors = (content[NEEDED[0]], content.get(PATCHES, {}))
+    if not (all(map(_is_tensors, tensors)) and _is_axes(content[NEEDED[1]])):
+        raise UserError(f"{path} holds something else than weights.")
+
+
+def _is_tensors(value: Any) -> bool:
+    """Whether a value is a table of tensors by name."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in value.items()
+    )
+
+
+def _is_axes(value: Any) -> bool:
+    """Whether a value is a list of axes."""
+    return isinstance(value, list | tuple) and all(type(axis) is int and axis in (0, 1, 2) for axis in value)
+
+
+def _check_networks(file: Path) -> None:
+    """Check that the plans name networks, and parts of networks, where nnU-Net imports and calls what is named."""
+    try:
+        for configuration in read_json(file)["configurations"].values():
+            architecture = configuration.get("architecture")
+            if architecture is not None:
+                _check_architecture(architecture, file)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not valid ({error}).") from error
+
+
+def _check_architecture(architecture: dict[str, Any], file: Path) -> None:
+    if architecture["network_class_name"] not in NETWORKS:
+        raise UserError(f"{file} names the network {architecture['network_class_name']!r}, which is unknown.")
+    named = [architecture["arch_kwargs"][key] for key in architecture["_kw_requires_import"]]
+    wrong = [one for one in named if one is not None and not str(one).startswith(PARTS)]
+    if wrong:
+        raise UserError(f"{file} names {wrong[0]!r}, which is no part of a network.")

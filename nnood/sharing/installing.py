@@ -1,0 +1,105 @@
+"""Put a model from an archive among the results, where all commands find it: whole, or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from nnood.datasets import DATASET_NAME
+from nnood.errors import UserError
+from nnood.paths import Roots
+from nnood.safety import flush, is_alive
+from nnood.sharing.archive import open_archive
+from nnood.sharing.checks import load_model
+
+PREFIX = ".installing-"
+NEW, OLD = "new", "old"
+
+
+def install_model(file: Path, roots: Roots, *, force: bool = False) -> Path:
+    """Verify an archive, and unpack it beside the results and then into them by one renaming.
+
+    Args:
+        file: As `nnood_export` wrote it.
+        roots: The three root folders; the results' one is made if needed.
+        force: Whether results of the same data set are replaced. They are put aside until the new ones stand.
+
+    Returns:
+        The data set's folder among the results.
+
+    Raises:
+        UserError: If the archive is damaged, was tampered with, or was written by a newer nnood; the data set has
+            results already; or another data set has its id.
+    """
+    with open_archive(file) as archive:
+        name = archive.manifest.dataset
+        target = roots.results / name
+        _refuse_same_id(name, roots, file)
+        roots.results.mkdir(parents=True, exist_ok=True)
+        _clear_up(roots.results)
+        if not force and target.exists() and any(target.iterdir()):
+            raise UserError(f"{target} holds results already; add --force to replace them by those of {file}.")
+        with _workshop(roots.results) as workshop:
+            new = archive.unpack(workshop / NEW)
+            load_model(new, file)
+            _flush_all(new)
+            _exchange(new, target, workshop / OLD / name)
+    return target
+
+
+def _exchange(new: Path, target: Path, old: Path) -> None:
+    """Give the new folder its name, and put aside what has it.
+
+    Where the process dies between both renamings, `_clear_up` takes the first one back.
+    """
+    if target.exists():
+        old.parent.mkdir()
+        target.rename(old)
+    new.rename(target)
+    flush(target.parent)
+
+
+def _clear_up(results: Path) -> None:
+    """Take back or finish what killed calls began."""
+    for leftover in results.glob(f"{PREFIX}*"):
+        process = leftover.name.removeprefix(PREFIX)
+        if process.isdecimal() and not is_alive(int(process)):
+            _take_back(leftover, results)
+            shutil.rmtree(leftover)
+
+
+def _take_back(workshop: Path, results: Path) -> None:
+    """Bring back what was put aside, unless the new stands in its place."""
+    for old in (workshop / OLD).glob("*"):
+        if not (results / old.name).exists():
+            old.rename(results / old.name)
+
+
+@contextlib.contextmanager
+def _workshop(results: Path) -> Iterator[Path]:
+    """A folder of this process beside the results, which is removed afterwards."""
+    folder = results / f"{PREFIX}{os.getpid()}"
+    if folder.exists():  # of a killed process whose number came round again
+        _take_back(folder, results)
+        shutil.rmtree(folder)
+    (folder / NEW).mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        _take_back(folder, results)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush_all(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
+
+
+def _refuse_same_id(name: str, roots: Roots, file: Path) -> None:
+    """Refuse where another data set has the same id, by which commands could then no longer name either."""
+    folders = [folder for root in (roots.raw, roots.preprocessed, roots.results) for folder in root.glob("Dataset*")]
+    for other in sorted({folder.name for folder in folders}):
+        match = DATASET_NAME.match(other)
+        if match and other != name and int(match["number"]) == int(name.removeprefix("Dataset").split("_")[0]):
+            raise UserError(f"{file} holds {name}, but {other} has the same id; rename or remove that data set first.")
