@@ -3,16 +3,22 @@
 from pathlib import Path
 
 from dataset_conversion.bids import convert_bids
+from dataset_conversion.brats import convert_brats
 from dataset_conversion.chestxray14 import SEXES, convert_chestxray14
 from dataset_conversion.converter import Converter, Option
 from dataset_conversion.dicom import convert_dicom
 from dataset_conversion.fashion_mnist import convert_fashion_mnist
 from dataset_conversion.folder import convert_folder
+from dataset_conversion.hippocampus import convert_hippocampus
+from dataset_conversion.isles import convert_isles
+from dataset_conversion.ixi import MODALITIES, convert_ixi
 from dataset_conversion.medmnist import convert_medmnist
 from dataset_conversion.mednist import convert_mednist
+from dataset_conversion.mood import PARTS, convert_mood
 from dataset_conversion.vindr import convert_vindr
 
 _CLASS_NUMBERS = Option("normal", "numbers of the classes that are normal", type=int, several=True)
+_HEALTHY_BRAINS = Option("normal", "folder of skull-stripped T2 images of healthy people, one file each", type=Path)
 
 SOURCES: dict[str, Converter] = {
     "folder": Converter(
@@ -23,6 +29,17 @@ SOURCES: dict[str, Converter] = {
             Option("labels", "folder of masks, or CSV of case,label, for the test images", type=Path),
         ),
         "-i scans -d 101 -n Heads --test new_scans --labels masks",
+    ),
+    "mood": Converter(
+        convert_mood, "MOOD", (Option("part", "of the challenge", choices=PARTS),), "-i mood -d 101 --part brain"
+    ),
+    "brats": Converter(
+        convert_brats, "BraTS", (_HEALTHY_BRAINS,), "-i MICCAI_BraTS2020_TrainingData -d 101 --normal hcp_t2"
+    ),
+    "isles": Converter(convert_isles, "ISLES", (_HEALTHY_BRAINS,), "-i SISS2015_Training -d 101 --normal hcp_t2"),
+    "hippocampus": Converter(convert_hippocampus, "Hippocampus", (), "-i Task04_Hippocampus -d 101"),
+    "ixi": Converter(
+        convert_ixi, "IXI", (Option("modality", "of the images", choices=MODALITIES),), "-i IXI-T1 -d 101 --modality T1"
     ),
     "medmnist": Converter(convert_medmnist, "MedMNIST", (_CLASS_NUMBERS,), "-i pneumoniamnist.npz -d 101"),
     "mednist": Converter(

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,19 +80,22 @@ def _write_table(file: Path, header: tuple[str, str], rows: Mapping[str, str] | 
     write_text(file, table.getvalue())
 
 
-def finish_dataset(dataset: Path, channel_names: list[str], cases: int) -> None:
+def finish_dataset(dataset: Path, channel_names: list[str], cases: int, overrides: Mapping[str, Any]) -> None:
     """Write dataset.json, which makes the data set ready for planning.
 
     Args:
         dataset: The data set's folder.
         channel_names: One per channel; names that the user gave before are kept if they are as many.
         cases: Number of training cases.
+        overrides: For the block `nnood`; one that the user wrote is kept.
     """
     aside = dataset / RECEIPTS / "dataset.json"
     before = read_json(aside) if aside.exists() else {}
     names = {str(channel): name for channel, name in enumerate(channel_names)}
     if len(before.get("channel_names", {})) == len(names):
         names = before["channel_names"]
+    if overrides:
+        before.setdefault("nnood", dict(overrides))
     content = {**before, "channel_names": names, "numTraining": cases, "file_ending": ENDING}
     write_json(dataset / "dataset.json", content)
     aside.unlink(missing_ok=True)
@@ -122,6 +126,7 @@ def write_dataset(
     masks: Mapping[str, Source] | None = None,
     groups: Mapping[str, str] | None = None,
     channel_names: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     link: bool = False,
     processes: int = 1,
 ) -> Path:
@@ -139,6 +144,8 @@ def write_dataset(
             voxel, the table by case.
         groups: Training case to its patient; written to `groups.csv`, by which the folds keep patients together.
         channel_names: One per channel; `image`, or R, G, B of pictures, or numbered, if None.
+        overrides: What the source says better than nnood finds out, as in `nnood.datasets.Overrides`; for the block
+            `nnood` of dataset.json, unless the user wrote one before.
         link: Make symbolic links where an image would be stored unchanged.
         processes: Number of worker processes.
 
@@ -167,7 +174,7 @@ def write_dataset(
     by_file = {_shown(case, training[case]): result for case, result in found.items()}
     if training and not faults and not disagreements(by_file, channels):
         names = channel_names or default_channel_names(channels, example=next(iter(training.values())))
-        finish_dataset(dataset, list(names), len(training))
+        finish_dataset(dataset, list(names), len(training), overrides or {})
     by_file |= {_shown(case, tests[case]): result for case, result in found_tests.items()}
     report(faults + test_faults + disagreements(by_file, channels), dataset)
     return dataset
