@@ -1,20 +1,17 @@
 """Put a model from an archive among the results, where all commands find it: whole, or not at all."""
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from nnood.datasets import DATASET_NAME
 from nnood.errors import UserError
 from nnood.paths import Roots
-from nnood.safety import flush, is_alive
+from nnood.safety import flush
 from nnood.sharing.archive import open_archive
 from nnood.sharing.checks import load_model
+from nnood.sharing.workshop import flush_all, workshop
 
-PREFIX = ".installing-"
-NEW, OLD = "new", "old"
+WORKSHOP, NEW, OLD = "installing", "new", "old"
 
 
 def install_model(file: Path, roots: Roots, *, force: bool = False) -> Path:
@@ -36,22 +33,20 @@ def install_model(file: Path, roots: Roots, *, force: bool = False) -> Path:
         name = archive.manifest.dataset
         target = roots.results / name
         _refuse_same_id(name, roots, file)
-        roots.results.mkdir(parents=True, exist_ok=True)
-        _clear_up(roots.results)
-        if not force and target.exists() and any(target.iterdir()):
-            raise UserError(f"{target} holds results already; add --force to replace them by those of {file}.")
-        with _workshop(roots.results) as workshop:
-            new = archive.unpack(workshop / NEW)
+        with workshop(roots.results, WORKSHOP, partial(_take_back, results=roots.results)) as folder:
+            if not force and target.exists() and any(target.iterdir()):
+                raise UserError(f"{target} holds results already; add --force to replace them by those of {file}.")
+            new = archive.unpack(folder / NEW)
             load_model(new, file)
-            _flush_all(new)
-            _exchange(new, target, workshop / OLD / name)
+            flush_all(new)
+            _exchange(new, target, folder / OLD / name)
     return target
 
 
 def _exchange(new: Path, target: Path, old: Path) -> None:
     """Give the new folder its name, and put aside what has it.
 
-    Where the process dies between both renamings, `_clear_up` takes the first one back.
+    Where the process dies between both renamings, the next call takes the first one back.
     """
     if target.exists():
         old.parent.mkdir()
@@ -60,40 +55,11 @@ def _exchange(new: Path, target: Path, old: Path) -> None:
     flush(target.parent)
 
 
-def _clear_up(results: Path) -> None:
-    """Take back or finish what killed calls began."""
-    for leftover in results.glob(f"{PREFIX}*"):
-        process = leftover.name.removeprefix(PREFIX)
-        if process.isdecimal() and not is_alive(int(process)):
-            _take_back(leftover, results)
-            shutil.rmtree(leftover)
-
-
-def _take_back(workshop: Path, results: Path) -> None:
+def _take_back(folder: Path, results: Path) -> None:
     """Bring back what was put aside, unless the new stands in its place."""
-    for old in (workshop / OLD).glob("*"):
+    for old in (folder / OLD).glob("*"):
         if not (results / old.name).exists():
             old.rename(results / old.name)
-
-
-@contextlib.contextmanager
-def _workshop(results: Path) -> Iterator[Path]:
-    """A folder of this process beside the results, which is removed afterwards."""
-    folder = results / f"{PREFIX}{os.getpid()}"
-    if folder.exists():  # of a killed process whose number came round again
-        _take_back(folder, results)
-        shutil.rmtree(folder)
-    (folder / NEW).mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        _take_back(folder, results)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush_all(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        flush(path)
 
 
 def _refuse_same_id(name: str, roots: Roots, file: Path) -> None:
