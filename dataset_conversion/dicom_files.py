@@ -92,7 +92,14 @@ def read_dicom(path: Path) -> list[np.ndarray]:
 
 def tag(reader: sitk.ImageFileReader, name: str) -> str:
     """A value of the header, such as that of `0010|0020`; empty if it has none."""
-    return reader.GetMetaData(name).strip("\0 ") if reader.HasMetaDataKey(name) else ""
+    if not reader.HasMetaDataKey(name):
+        return ""
+    content = reader.GetMetaData(name).encode("utf-8", errors="surrogateescape")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # any bytes are text in it
+    return text.strip("\0 ")
 
 
 def read_header(path: Path) -> DicomHeader | None:
