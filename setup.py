@@ -24,6 +24,9 @@ COMMANDS = (
     "make_benchmark",
     "evaluate",
     "report",
+    "export",
+    "install",
+    "status",
     "demo",
 )
 
@@ -55,6 +58,7 @@ setup(
         "pillow>=10.0",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "packaging>=22.0",
     ],
     extras_require={
         "latent": ["pyod>=2.0.7"],

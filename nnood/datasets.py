@@ -117,6 +117,13 @@ class Dataset:
         }
 
 
+def dataset_names(roots: Roots) -> list[str]:
+    """The names of all data sets of which there is anything, sorted."""
+    there = [root for root in (roots.raw, roots.preprocessed, roots.results) if root.is_dir()]
+    folders = [folder for root in there for folder in root.iterdir() if folder.is_dir()]
+    return sorted({folder.name for folder in folders if DATASET_NAME.match(folder.name)})
+
+
 def find_dataset_name(dataset: str, roots: Roots) -> str:
     """Resolve an id or name to `DatasetXXX_Name`, looking into all three roots.
 
@@ -127,10 +134,7 @@ def find_dataset_name(dataset: str, roots: Roots) -> str:
     Raises:
         UserError: If there is no such data set, or several share the id.
     """
-    folders = [
-        folder for root in (roots.raw, roots.preprocessed, roots.results) if root.is_dir() for folder in root.iterdir()
-    ]
-    names = sorted({folder.name for folder in folders if folder.is_dir() and DATASET_NAME.match(folder.name)})
+    names = dataset_names(roots)
     if dataset in names:
         return dataset
     number = dataset.removeprefix("Dataset")

@@ -212,8 +212,7 @@ def assert_same_geometry(one, other):
 
 def test_predictions_have_the_challenge_s_layout(user):
     assert {path.name for path in (user.folder / "scores").iterdir() if not path.name.startswith(".")} == {
-        "evaluation.json",
-        "prediction.json",
+        *("evaluation.json", "prediction.json", "nnood_evaluate.log", "nnood_predict.log"),
         "masks",
         *(f"{name}.nii.gz{ending}" for name in NORMAL + ANOMALOUS for ending in ("", ".txt")),
     }

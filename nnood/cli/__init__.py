@@ -6,6 +6,8 @@ from nnood.cli.evaluation import evaluate, make_benchmark, report
 from nnood.cli.prediction import apply_postprocessing, ensemble, predict
 from nnood.cli.recipes import recipes
 from nnood.cli.selection import find_best_configuration
+from nnood.cli.sharing import export, install
+from nnood.cli.status import status
 from nnood.cli.training import demo, train
 
 __all__ = [
@@ -15,12 +17,15 @@ __all__ = [
     "demo",
     "ensemble",
     "evaluate",
+    "export",
     "find_best_configuration",
+    "install",
     "make_benchmark",
     "plan_and_preprocess",
     "predict",
     "recipes",
     "report",
+    "status",
     "tasks",
     "train",
 ]

@@ -3,7 +3,6 @@
 import argparse
 import errno
 import functools
-import logging
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nnood import __version__
+from nnood.cli.messages import note, say, start_messages
 from nnood.errors import UserError
 from nnood.paths import Roots, get_roots
 from nnood.safety import TEMPORARY_PREFIX
@@ -74,15 +74,13 @@ class ConsoleCommand:
 def _execute(parser: argparse.ArgumentParser, run: Run) -> None:
     """Parse, say which folders are used, run, and turn errors into one sentence and an exit status."""
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    for noisy in ("numexpr", "matplotlib", "PIL", "tifffile"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    start_messages(parser.prog)
     if not arguments.debug:
         warnings.simplefilter("ignore")
     # The demo keeps everything in a folder of its own.
     roots = Roots.under(arguments.output) if parser.prog == "nnood_demo" else get_roots()
-    print(roots.describe(), flush=True)
     try:
+        say(roots.describe())
         run(arguments, roots)
     except UserError as error:
         _stop(parser, str(error), EXIT_USERS, debug=arguments.debug)
@@ -123,6 +121,7 @@ def _word(error: OSError) -> str:
 def _stop(parser: argparse.ArgumentParser, text: str, status: int, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
+    note(f"{text}\n{traceback.format_exc()}")
     sys.stdout.flush()
     print(f"{parser.prog}: error: {text}", file=sys.stderr, flush=True)
     sys.exit(status)

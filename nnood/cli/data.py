@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnood.cli.console import Command, ConsoleCommand, add_processes, make_parser, names, positive, positive_number
+from nnood.cli.messages import keep_log, say
 from nnood.errors import UserError
 from nnood.paths import Roots
 
@@ -33,8 +34,10 @@ def plan_and_preprocess() -> Command:
     add_processes(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.datasets import find_dataset_name
         from nnood.planning.plan_and_preprocess import describe_plans, plan_and_preprocess
 
+        keep_log(roots.preprocessed / find_dataset_name(arguments.dataset, roots))
         folder = plan_and_preprocess(
             arguments.dataset,
             roots,
@@ -45,7 +48,7 @@ def plan_and_preprocess() -> Command:
             overwrite=arguments.overwrite,
         )
         named = f" -c {arguments.configurations[0]}" if arguments.configurations else ""
-        print(f"{describe_plans(folder)}\nWrote {folder}\nNext: nnood_train {arguments.dataset} 0{named}")
+        say(f"{describe_plans(folder)}\nWrote {folder}\nNext: nnood_train {arguments.dataset} 0{named}")
 
     return parser, run
 
@@ -70,8 +73,10 @@ def cross_validation() -> Command:
     )
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.datasets import find_dataset_name
         from nnood.training.cross_validation import cross_validate, describe_folds
 
+        keep_log(roots.preprocessed / find_dataset_name(arguments.dataset, roots))
         made = cross_validate(
             arguments.dataset,
             roots,
@@ -81,10 +86,10 @@ def cross_validation() -> Command:
             number=arguments.folds,
             groups=arguments.groups,
         )
-        print(describe_folds(made.folds))
-        print("Files: " + "\n       ".join(map(str, made.files)))
+        say(describe_folds(made.folds))
+        say("Files: " + "\n       ".join(map(str, made.files)))
         chosen = f" -t {','.join(arguments.tasks)}" if arguments.tasks else ""
-        print(f"Next: nnood_train {arguments.dataset} every -r {arguments.recipe}{chosen}")
+        say(f"Next: nnood_train {arguments.dataset} every -r {arguments.recipe}{chosen}")
 
     return parser, run
 
@@ -111,7 +116,7 @@ def tasks() -> Command:
         from nnood.training.task_sheet import draw_tasks
 
         if not arguments.show:
-            print("\n".join(f"{name:18}{line}" for name, line in describe_tasks().items()))
+            say("\n".join(f"{name:18}{line}" for name, line in describe_tasks().items()))
             return
         if arguments.dataset is None or arguments.output is None:
             raise UserError("--show needs a data set and a file; expected -d DATASET -o PICTURE.png.")
@@ -123,8 +128,6 @@ def tasks() -> Command:
             configuration=arguments.configuration,
             seed=arguments.seed,
         )
-        print(
-            "".join(f"Left out {name}: {reason}\n" for name, reason in left_out.items()) + f"Wrote {arguments.output}"
-        )
+        say("".join(f"Left out {name}: {reason}\n" for name, reason in left_out.items()) + f"Wrote {arguments.output}")
 
     return parser, run

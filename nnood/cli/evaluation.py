@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nnood.cli.console import Command, ConsoleCommand, add_processes, make_parser, names, positive, score
+from nnood.cli.messages import keep_log, say
 from nnood.errors import UserError
 from nnood.paths import Roots
 
@@ -28,7 +29,7 @@ class _ListKinds(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from nnood.evaluation.benchmark.kinds import describe_kinds
 
-        print(describe_kinds())
+        print(describe_kinds())  # as argparse does with --help, before the command begins
         parser.exit()
 
 
@@ -59,6 +60,7 @@ def make_benchmark() -> Command:
         from nnood.evaluation.benchmark.sets import make_benchmark
         from nnood.training.recipes import recipe_name
 
+        keep_log(arguments.output)
         rows = make_benchmark(
             arguments.dataset,
             roots,
@@ -72,9 +74,9 @@ def make_benchmark() -> Command:
             foreign=arguments.foreign,
             processes=arguments.np,
         )
-        print(f"Wrote {len(rows)} cases to {arguments.output}")
+        say(f"Wrote {len(rows)} cases to {arguments.output}")
         fold = "" if arguments.fold is None else f" -r {arguments.recipe} -f {arguments.fold}"
-        print(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}{fold}")
+        say(f"Next: nnood_predict -i {arguments.output / 'imagesTs'} -o SCORES -d {arguments.dataset}{fold}")
 
     return parser, run
 
@@ -105,6 +107,7 @@ def evaluate() -> Command:
         from nnood.safety import write_json
 
         predictions, labels = arguments.predictions, arguments.labels
+        keep_log(predictions)
         if arguments.output is not None and arguments.output.is_dir():
             raise UserError(f"{arguments.output} is a folder; name the file to write, such as evaluation.json.")
         if arguments.mood and (arguments.baselines or arguments.threshold is not None):
@@ -114,7 +117,7 @@ def evaluate() -> Command:
         if arguments.mood:
             output = arguments.output or predictions / "mood.json"
             figures = evaluate_mood(predictions, labels)
-            print(format_mood(figures))
+            say(format_mood(figures))
             write_json(output, asdict(figures))
         else:
             output = arguments.output or predictions / "evaluation.json"
@@ -129,10 +132,10 @@ def evaluate() -> Command:
                     images=arguments.images,
                     threshold=arguments.threshold,
                 )
-            print(format_table(result, others))
+            say(format_table(result, others))
             baselines = {name: other.to_dict() for name, other in others.items()}
             write_json(output, result.to_dict() | ({"baselines": baselines} if others else {}))
-        print(f"Wrote {output}")
+        say(f"Wrote {output}")
 
     return parser, run
 
@@ -168,6 +171,6 @@ def report() -> Command:
             threshold=arguments.threshold,
             baselines=arguments.baselines,
         )
-        print(f"Wrote {file}")
+        say(f"Wrote {file}")
 
     return parser, run

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnood.cli.console import Command, ConsoleCommand, make_parser
+from nnood.cli.messages import say
 from nnood.errors import UserError
 from nnood.paths import Roots
 
@@ -27,15 +28,15 @@ def recipes() -> Command:
         if arguments.show is None:
             if arguments.output or arguments.overwrite:
                 raise UserError("-o and --overwrite go with --show; expected --show RECIPE -o FILE.json.")
-            print(list_recipes(RECIPES.values()))
-            print("Next: nnood_recipes --show RECIPE, or nnood_train DATASET every -r RECIPE")
+            say(list_recipes(RECIPES.values()))
+            say("Next: nnood_recipes --show RECIPE, or nnood_train DATASET every -r RECIPE")
             return
         recipe = get_recipe(arguments.show)
         if arguments.output is None:
-            print(describe_recipe(recipe))
+            say(describe_recipe(recipe))
             return
         save_recipe(recipe, arguments.output, overwrite=arguments.overwrite)
-        print(f"Wrote {arguments.output}; first of all, change its name, which is {recipe.name!r}.")
-        print(f"Next: nnood_recipes --show {arguments.output}, which checks what you changed")
+        say(f"Wrote {arguments.output}; first of all, change its name, which is {recipe.name!r}.")
+        say(f"Next: nnood_recipes --show {arguments.output}, which checks what you changed")
 
     return parser, run

@@ -3,6 +3,7 @@
 import argparse
 
 from nnood.cli.console import Command, ConsoleCommand, add_device, add_processes, make_parser, positive
+from nnood.cli.messages import keep_log, say
 from nnood.paths import Roots
 
 
@@ -41,11 +42,13 @@ def find_best_configuration() -> Command:
     add_device(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.datasets import find_dataset_name
         from nnood.inference.inference_plan import PLAN_FILE
         from nnood.inference.selection.find_best import find_best_configuration
         from nnood.inference.selection.report import format_candidates
         from nnood.training.recipes import recipe_name
 
+        keep_log(roots.results / find_dataset_name(arguments.dataset, roots))
         plan = find_best_configuration(
             arguments.dataset,
             roots,
@@ -58,8 +61,8 @@ def find_best_configuration() -> Command:
             device=arguments.device,
         )
         folder = roots.results / plan.dataset
-        print(f"{format_candidates(plan)}\n{plan.describe()}")
-        print(f"Wrote {folder / PLAN_FILE}, and inference_plan.md and .png beside it, to look at")
-        print(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")
+        say(f"{format_candidates(plan)}\n{plan.describe()}")
+        say(f"Wrote {folder / PLAN_FILE}, and inference_plan.md and .png beside it, to look at")
+        say(f"Next: nnood_predict -i IMAGES -o OUTPUT -d {arguments.dataset}")
 
     return parser, run

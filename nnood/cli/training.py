@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnood.cli.console import Command, ConsoleCommand, add_device, make_parser, names, positive
+from nnood.cli.messages import keep_log, say
 from nnood.paths import Roots
 
 
@@ -43,9 +44,11 @@ def train() -> Command:
     add_device(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
+        from nnood.datasets import find_dataset_name
         from nnood.training.checkpoints import FINAL
         from nnood.training.train import train
 
+        keep_log(roots.results / find_dataset_name(arguments.dataset, roots))
         folders = train(
             arguments.dataset,
             arguments.folds,
@@ -64,8 +67,8 @@ def train() -> Command:
         )
         finished = [str(folder) for folder in folders if (folder / FINAL).exists()]  # others may be at some of `every`
         if finished:
-            print("Trained: " + "\n         ".join(finished))
-        print(f"Next: nnood_find_best_configuration -d {arguments.dataset}")
+            say("Trained: " + "\n         ".join(finished))
+        say(f"Next: nnood_find_best_configuration -d {arguments.dataset}")
 
     return parser, run
 
@@ -86,6 +89,7 @@ def demo() -> Command:
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         from nnood.demo import run_demo
 
+        keep_log(arguments.output)
         run_demo(arguments.output, roots, arguments.device)
 
     return parser, run
