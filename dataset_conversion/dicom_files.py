@@ -72,18 +72,17 @@ def open_dicom(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def read_dicom(path: Path) -> list[np.ndarray]:
+def read_values(reader: sitk.ImageFileReader) -> list[np.ndarray]:
     """The values (z, y, x) of each channel, rescaled; as float32 where the scale is no whole number.
 
     Raises:
-        UserError: If the file is broken.
+        UserError: If they cannot be decoded.
     """
-    reader = open_dicom(path)
     try:
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"{path} cannot be read ({reason}); {ADVICE}.") from error
+        raise UserError(f"{reader.GetFileName()} cannot be read ({reason}); {ADVICE}.") from error
     values = sitk.GetArrayFromImage(image)
     if values.dtype == np.float64:  # of 16 stored bits at most
         values = values.astype(np.float32)

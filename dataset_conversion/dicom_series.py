@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.cases import Source
-from dataset_conversion.dicom_files import DicomHeader, read_dicom
+from dataset_conversion.dicom_files import DicomHeader, open_dicom, read_values
 from nnood.errors import UserError
 from nnood.geometry import Geometry
 from nnood.images import refuse_constant
@@ -114,7 +114,7 @@ def _shown(header: DicomHeader) -> str:
 
 def _load(files: list[Path], geometry: Geometry) -> tuple[list[np.ndarray], Geometry]:
     """All channels of a series. Each slice is rescaled on its own: in PET, scales differ from slice to slice."""
-    slices = [read_dicom(file) for file in files]
+    slices = [read_values(open_dicom(file)) for file in files]
     if len({len(channels) for channels in slices}) > 1:
         raise UserError(f"{files[0].parent} has grey and coloured slices in one series; leave the series out.")
     channels = [np.concatenate(parts) for parts in zip(*slices, strict=True)]

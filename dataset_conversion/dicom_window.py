@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from dataset_conversion.dicom_files import open_dicom, read_dicom, tag
+from dataset_conversion.dicom_files import open_dicom, read_values, tag
 from nnood.errors import UserError
 
 Window = Callable[[np.ndarray, float, float], np.ndarray]
@@ -35,7 +35,7 @@ def read_displayed(path: Path) -> np.ndarray:
         UserError: If the file is broken, or is a film or in colours.
     """
     header = open_dicom(path)
-    channels = read_dicom(path)
+    channels = read_values(header)
     if len(channels) > 1 or len(channels[0]) > 1:
         raise UserError(
             f"{path} has {len(channels)} channel(s) and {len(channels[0])} frame(s); expected one X-ray per file."

@@ -7,7 +7,7 @@ after training, no redistribution.
 Protocol: the published division into training and testing. Each training image was read by three radiologists; it is
 normal only if all of them found nothing. Test images carry the consensus of five. (Cai et al., "Dual-distribution
 discrepancy for anomaly detection in chest X-rays", MICCAI 2022, draw their test images from the training part; their
-numbers are of another test set.)
+numbers are of another test set.) Patients are not named, so that each image counts as a patient of its own.
 
 The masks are the annotated boxes, filled. A box is coarser than the lesion in it, so that voxel metrics compare methods
 but don't say how well a lesion is outlined. Test images whose boxes and consensus contradict each other (an abnormal
