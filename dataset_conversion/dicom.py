@@ -2,8 +2,8 @@
 
 Source: any PACS export or archive, such as those of https://www.cancerimagingarchive.net, each under its own licence.
 Files are told by their content, not by their names. Of each series, sizes, directions and distances of the slices must
-agree; frames of one file are taken as they are. A series of one slice becomes a 2D image without a position. What is drawn or computed from scans (segmentations,
-doses) and files of other kinds are left out and counted.
+agree; the frames of one file are taken as they are. A series of one slice becomes a 2D image without a position. What is
+drawn or computed from scans (segmentations, doses) and files of other kinds are left out and counted.
 """
 
 import logging

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def pixels(name: str) -> np.ndarray:
     return np.random.default_rng(int(name[:8]) + int(name[9:12])).integers(0, 256, (20, 18)).astype(np.uint8)
 
 
-def write_tables(folder: Path, training: list[tuple[str, ...]], tests: list[tuple[str, ...]]) -> None:
+def write_tables(folder: Path, training: Sequence[tuple[str, ...]], tests: Sequence[tuple[str, ...]]) -> None:
     rows = [",".join((row[0], row[1], "0", *row[2:], "2500", "2048")) for row in (*training, *tests)]
     (folder / "Data_Entry_2017.csv").write_text("\n".join([HEADER, *rows, ""]))
     (folder / "train_val_list.txt").write_text("\n".join(row[0] for row in training))
@@ -64,7 +64,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def convert(source: Path, **options: str) -> Path:
-    return convert_chestxray14(source, source.parent / "raw", 9, "Chests", **options)
+    return convert_chestxray14(source, source.parent / "raw", 9, "Chests", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
