@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from nnood.errors import UserError
-from nnood.inference.inference_plan import PLAN_FILE
+from nnood.inference.inference_plan import PLAN_FILE, load_plan
 from nnood.inference.members import settings_of
 from nnood.inference.predict import Planned, follow_plan
 from nnood.paths import Roots
 from nnood.safety import read_json
 from nnood.sharing.exporting import NEEDED, PATCHES
+from nnood.training.checkpoints import agrees
 from nnood.training.foreign_checkpoints import load_foreign
 
 # nnU-Net looks up, by the names in the plans, the classes it builds networks from.
@@ -41,15 +42,16 @@ def load_model(folder: Path, source: Path) -> Planned:
             check_checkpoint(checkpoint)
         for plans in sorted(folder.glob("*/plans.json")):
             _check_networks(plans)
+        if load_plan(folder / PLAN_FILE).dataset != folder.name:
+            raise UserError(f"{folder / PLAN_FILE} is of another data set.")
         root = folder.parent
         planned = follow_plan(folder / PLAN_FILE, Roots(root, root, root))
-        if planned.plan.dataset != folder.name:
-            raise UserError(f"{folder / PLAN_FILE} is of another data set.")
         for member in planned.members:
             settings_of(member)
         _ = planned.channels, planned.foreground_method
     except MADE_UP as error:
-        reason = str(error).replace(f"{folder}/", "").rstrip(".")
+        # What to do about it is meant for those who trained the model.
+        reason = str(error).replace(f"{folder}/", "").split("; ")[0].rstrip(".")
         raise UserError(f"{source} is refused ({reason}); ask for the model anew.") from error
     return planned
 
@@ -60,6 +62,8 @@ def check_checkpoint(path: Path) -> None:
     Raises:
         UserError: Names the file.
     """
+    if not agrees(path):
+        raise UserError(f"{path} does not agree with the hash beside it.")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no checkpoint.")
     with zipfile.ZipFile(path) as archive:
