@@ -1,6 +1,7 @@
 """The documentation keeps up with the program: commands parse, links lead somewhere, modules exist."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert not missing
+
+
+def test_the_page_of_commands_is_that_of_the_parsers() -> None:
+    script = ROOT / "documentation" / "reference" / "write_commands.py"
+    page = runpy.run_path(str(script))["commands_page"]()
+    current = script.with_name("commands.md").read_text()
+    assert current == page + "\n", f"run python {script.relative_to(ROOT)}"
 
 
 def test_architecture_names_what_exists() -> None:
