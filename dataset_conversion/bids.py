@@ -17,11 +17,11 @@ from pathlib import Path
 
 from dataset_conversion.cases import files_source
 from dataset_conversion.common import write_dataset
+from dataset_conversion.hold_out import hold_out
 from dataset_conversion.tables import read_table
 from nnood.errors import UserError, one_error
 
 ENDINGS = (".nii.gz", ".nii")
-HELD_OUT = 0.2
 UNKNOWN = ("", "n/a")
 PARTICIPANTS = "participants.tsv"
 
@@ -114,21 +114,21 @@ def _divide(participants: set[str], table: Path, normal: str) -> dict[str, int |
     values = {row["participant_id"]: row[column] for row in rows if row["participant_id"] in participants}
     if missing := sorted(participants - set(values)):
         raise UserError(f"{table} lacks {len(missing)} participant(s) with images, such as {missing[0]}; add them.")
-    normals = sorted((one for one in participants if values[one] == value), key=_hash)
+    normals = [one for one in participants if values[one] == value]
     if len(normals) < 2:
         found = ", ".join(f"{one} ({count})" for one, count in sorted(Counter(values.values()).items()))
         raise UserError(
             f"{table} has {len(normals)} participant(s) with {normal} and images, expected 2 or more; "
             f"the values of {column} are {found}."
         )
+    training, held_out = hold_out(normals, {one: _hash(one) for one in normals}, table)
     labels: dict[str, int | None] = {one: 1 for one in participants if values[one] not in UNKNOWN}
-    labels |= dict.fromkeys(normals)
-    labels |= dict.fromkeys(normals[: max(1, round(HELD_OUT * len(normals)))], 0)
+    labels |= dict.fromkeys(training) | dict.fromkeys(held_out, 0)
     if len(labels) < len(participants):
         logger.warning("%s: %d participant(s) have no %s; left out.", table, len(participants) - len(labels), column)
     return labels
 
 
 def _hash(participant: str) -> str:
-    """By which participants are drawn: their names are often sorted by site or by group."""
+    """By which participants are drawn: by name, the last ones would often be those of one site."""
     return hashlib.sha256(participant.encode()).hexdigest()

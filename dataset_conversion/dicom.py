@@ -2,8 +2,9 @@
 
 Source: any PACS export or archive, such as those of https://www.cancerimagingarchive.net, each under its own licence.
 Files are told by their content, not by their names. Of each series, sizes, directions and distances of the slices must
-agree; the frames of one file are taken as they are. A series of one slice becomes a 2D image without a position. What is
-drawn or computed from scans (segmentations, doses) and files of other kinds are left out and counted.
+agree; the frames of one file are taken as they are. A series of one slice becomes a 2D image without a position. Where
+all series are CT, the channel is called so, and nnU-Net normalises it as such. What is drawn or computed from scans
+(segmentations, doses) and files of other kinds are left out and counted.
 """
 
 import logging
@@ -63,6 +64,8 @@ def convert_dicom(
     """
     if labels and not test:
         raise UserError(f"{labels} are labels, but there are no test images; give their folder too (--test).")
+    if test and (test.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(test.resolve())):
+        raise UserError(f"{test} and {source} lie in each other, so that test series would be trained on; part them.")
     training, faults = _find_series(source, set(), processes)
     tests, test_faults = _find_series(test, set(training), processes) if test else ({}, [])
     masks, sample_labels, label_faults = find_labels(labels, set(tests))
@@ -70,6 +73,9 @@ def convert_dicom(
     test_sources, more_faults = _sources(tests)
     one_error([*faults, *test_faults, *label_faults, *training_faults, *more_faults])
     _warn_of_shared_patients(training, tests)
+    modalities = {header.modality for headers in (*training.values(), *tests.values()) for header in headers}
+    if len(modalities) > 1:
+        logger.warning("Series of the modalities %s go into one data set.", ", ".join(sorted(modalities)))
     return write_dataset(
         raw_root,
         dataset_id,
@@ -79,6 +85,7 @@ def convert_dicom(
         labels=sample_labels,
         masks={case: mask_source(path) for case, path in masks.items()},
         groups={case: headers[0].patient for case, headers in training.items()},
+        channel_names=["CT"] if modalities == {"CT"} else None,
         link=link,
         processes=processes,
     )

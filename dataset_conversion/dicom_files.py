@@ -36,7 +36,7 @@ class DicomHeader:
         number: SeriesNumber; 0 if there is none.
         geometry: Of one slice, or of all frames; always of three dimensions.
         has_position: Whether the file says where its slice lies.
-        is_derived: Whether it is no scan but the outcome of one, such as a segmentation.
+        modality: Such as CT or MR.
     """
 
     path: Path
@@ -45,12 +45,17 @@ class DicomHeader:
     number: int
     geometry: Geometry
     has_position: bool
-    is_derived: bool
+    modality: str
 
     @property
     def frames(self) -> int:
         """Number of slices in the file."""
         return self.geometry.size[2]
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it is no scan but the outcome of one, such as a segmentation."""
+        return self.modality in DERIVED
 
 
 def open_dicom(path: Path) -> sitk.ImageFileReader:
@@ -121,7 +126,7 @@ def read_header(path: Path) -> DicomHeader | None:
         number=int(number) if number.isdecimal() else 0,
         geometry=Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()),
         has_position=reader.HasMetaDataKey("0020|0032"),
-        is_derived=tag(reader, "0008|0060") in DERIVED,
+        modality=tag(reader, "0008|0060"),
     )
 
 

@@ -123,7 +123,7 @@ def test_no_participant_is_on_both_sides(tmp_path: Path) -> None:
     (folder / "participants.tsv").write_text("\n".join(["participant_id\tgroup", *(f"{one}\tHC" for one in ids)]))
     dataset = convert(folder, normal="group=HC")
     tested = {case.partition("_")[0] for case in read_pairs(dataset / "labelsTs.csv")}
-    assert len(tested) == 1
+    assert len(tested) == 2
     assert tested | set(read_pairs(dataset / "groups.csv").values()) == set(ids)
     assert not tested & set(read_pairs(dataset / "groups.csv").values())
 

@@ -11,6 +11,7 @@ from dataset_conversion.dicom import convert_dicom
 from nnood.errors import UserError
 from nnood.geometry import Geometry
 from nnood.images import write_image
+from nnood.safety import read_json
 
 OBLIQUE = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
 # A sagittal scan: its rows and columns run along the patient's y and z, its slices along x.
@@ -68,6 +69,16 @@ def test_series_are_cases_and_patients_groups(tmp_path: Path) -> None:
     found = {case: values[0] for case, (values, _) in read_training(dataset).items()}
     for case, seed in (("P-1_002", 1), ("P-1_002-2", 4), ("P-1_003", 2), ("P-1_002-3", 3), (f"{study}_001", 5)):
         np.testing.assert_array_equal(found[case], volume(seed))
+
+
+@pytest.mark.parametrize(("second", "channel"), [("CT", "CT"), ("MR", "image")])
+def test_the_channel_of_ct_is_called_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, second: str, channel: str
+) -> None:
+    write_series(tmp_path / "in" / "a", volume(), series="1")
+    write_series(tmp_path / "in" / "b", volume(1), series="2", tags={"0008|0060": second})
+    assert read_json(convert(tmp_path / "in") / "dataset.json")["channel_names"] == {"0": channel}
+    assert ("the modalities CT, MR go into one data set" in caplog.text) == (second == "MR")
 
 
 def test_names_of_patients_in_any_encoding(tmp_path: Path) -> None:
@@ -227,6 +238,14 @@ def test_test_series_and_sample_labels(tmp_path: Path, caplog: pytest.LogCapture
     images = read_folder(dataset / "imagesTs")
     np.testing.assert_array_equal(images["P2_001_0000"], volume(1))
     np.testing.assert_array_equal(images["P1_001-2_0000"], volume(2))
+
+
+@pytest.mark.parametrize("other", ["in", "in/deep", "."])
+def test_a_test_folder_within_the_training_folder(tmp_path: Path, other: str) -> None:
+    write_series(tmp_path / "in", volume())
+    assert "lie in each other, so that test series would be trained on" in refused(
+        tmp_path / "in", test=tmp_path / other
+    )
 
 
 def test_masks_lie_on_the_grid_of_their_series(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def pixels(name: str, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(list(name.encode())).integers(0, 4096, shape).astype(np.uint16)
 
 
-def write_rows(table: Path, header: str, rows: list[tuple[str, ...]]) -> None:
+def write_rows(table: Path, header: str, rows: Sequence[tuple[str, ...]]) -> None:
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([header.split(","), *rows])
@@ -58,7 +59,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def convert(source: Path, **options: int) -> Path:
-    return convert_vindr(source, source.parent / "raw", 8, "Chests", **options)
+    return convert_vindr(source, source.parent / "raw", 8, "Chests", **options)  # type: ignore[arg-type]
 
 
 def windowed(values: np.ndarray, centre: float, width: float) -> np.ndarray:
