@@ -15,7 +15,7 @@ from nnood.errors import UserError, one_error
 from nnood.geometry import Geometry
 from nnood.images import read_channels
 
-# Millimetres and so voxels (z, y, x). Adults' brains with brain stem stay below about 160 x 190 x 155.
+# Millimetres and so voxels (z, y, x), with room around an adult's brain, which is on average 140 wide and 167 long.
 BOX = (176, 208, 176)
 
 
@@ -67,31 +67,32 @@ def write_brains(
 
 def _load_image(file: Path) -> tuple[list[np.ndarray], Geometry]:
     """Values (v - mean) / standard deviation in the brain, 0 outside it, in the common box."""
-    values, brain, geometry = _load_brain(file)
+    original, grid = _one_volume(file)
+    brain = _brain(original, grid)
     where = _brain_box(brain, file)
+    values = _on_millimetres(original.astype(np.float32), grid, sitk.sitkLinear)
     inside = values[brain].astype(np.float64)
     if inside.std() == 0:
         raise UserError(f"{file} has one value only in its brain; replace the file by an intact copy.")
     scaled = np.where(brain, (values - inside.mean()) / inside.std(), 0).astype(np.float32)
-    return [_in_common_box(scaled, where)], geometry
+    return [_in_common_box(scaled, where)], Geometry.from_spacing(BOX, (1.0, 1.0, 1.0))
 
 
 def _load_mask(file: Path, mask: Path) -> tuple[list[np.ndarray], Geometry]:
     """The lesion in the common box, moved as its image is."""
-    _, brain, geometry = _load_brain(file)
-    labels, grid = _one_volume(mask)
-    if not grid.matches(_one_volume(file)[1]):
+    original, grid = _one_volume(file)
+    labels, label_grid = _one_volume(mask)
+    if not grid.matches(label_grid):
         raise UserError(f"{mask} does not lie on the grid of {file}; give the files as they were published.")
     lesion = _on_millimetres((labels != 0).astype(np.uint8), grid, sitk.sitkNearestNeighbor)
-    return [_in_common_box(lesion, _brain_box(brain, file))], geometry
+    where = _brain_box(_brain(original, grid), file)
+    return [_in_common_box(lesion, where)], Geometry.from_spacing(BOX, (1.0, 1.0, 1.0))
 
 
-def _load_brain(file: Path) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """Values and brain mask (z, y, x) of 1 mm, and the geometry of the common box."""
-    values, geometry = _one_volume(file)
-    inside = ndimage.binary_fill_holes(values != 0).astype(np.uint8)
-    brain = _on_millimetres(inside, geometry, sitk.sitkNearestNeighbor) > 0
-    return _on_millimetres(values, geometry, sitk.sitkLinear), brain, Geometry.from_spacing(BOX, (1.0, 1.0, 1.0))
+def _brain(original: np.ndarray, grid: Geometry) -> np.ndarray:
+    """The brain mask (z, y, x) of 1 mm: what is not 0, without holes."""
+    inside = ndimage.binary_fill_holes(original != 0).astype(np.uint8)
+    return _on_millimetres(inside, grid, sitk.sitkNearestNeighbor) > 0
 
 
 def _one_volume(file: Path) -> tuple[np.ndarray, Geometry]:
@@ -106,8 +107,7 @@ def _one_volume(file: Path) -> tuple[np.ndarray, Geometry]:
 
 def _on_millimetres(values: np.ndarray, geometry: Geometry, interpolator: int) -> np.ndarray:
     """Turn the axes to left, posterior, superior and resample to voxels of 1 mm; what is oblique stays so."""
-    kept = values if values.dtype == np.uint8 else values.astype(np.float32)
-    image = sitk.GetImageFromArray(kept)
+    image = sitk.GetImageFromArray(values)
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)

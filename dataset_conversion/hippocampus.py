@@ -4,8 +4,9 @@ Source: Task04_Hippocampus of the Medical Segmentation Decathlon, http://medical
 Medical Segmentation Decathlon", Nature Communications 13, 4128 (2022). Licence CC BY-SA 4.0.
 
 Normal: every image of imagesTr; its labels, of the hippocampus, and imagesTs are not used. Held out: the last 20 % by
-name, as normal test cases, from which nnood_make_benchmark makes anomalous ones. One person may have given two images,
-of the left and the right side; which ones is not published, so there is no groups.csv.
+name, as normal test cases, from which nnood_make_benchmark makes anomalous ones. Some of the people had a psychotic
+disorder, which leaves no lesion. Two images may be of one person; which ones is not published, so there is no
+groups.csv.
 """
 
 from pathlib import Path

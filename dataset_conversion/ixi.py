@@ -6,6 +6,7 @@ Normal: every image of one modality (T1, T2 or PD). Held out: the last 20 % of t
 cases, from which nnood_make_benchmark makes anomalous ones. A person's images stay together (groups.csv).
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from nnood.case_files import group_by_case, image_files
 from nnood.errors import one_error
 
 MODALITIES = ("T1", "T2", "PD")
+
+logger = logging.getLogger(__name__)
 
 
 def convert_ixi(
@@ -50,10 +53,12 @@ def convert_ixi(
     candidates = (f"IXI-{modality}", modality.lower(), modality, ".")
     folder = first_folder(source, candidates, f"IXI*[-_]{modality}.nii.gz", f"the folder of IXI's {modality} images")
     # Downloads have a hyphen before the modality, some copies an underscore.
-    pattern = re.compile(rf"^(?P<person>IXI\d+)-.+[-_]{modality}$")
+    pattern = re.compile(rf"^(?P<person>IXI\d+)\b.*[-_]{modality}$")
     found, faults = group_by_case(image_files(folder, ".nii.gz"), numbered=False)
     one_error(faults)
     people = {case: match["person"] for case in found if (match := pattern.match(case))}
+    if others := sorted(set(found) - set(people)):
+        logger.warning("%s: %d images are of no %s, such as %s; left out.", folder, len(others), modality, others[0])
     training, tests = hold_out(people, people, folder)
     return write_dataset(
         raw_root,

@@ -55,12 +55,13 @@ def convert_mood(
     """
     train = f"{part}_train"
     places = (f"{train}/{train}", train, f"{part}/{train}/{train}", f"{part}/{train}")
-    training, faults = group_by_case(image_files(first_folder(source, places, ANY, f"the folder of {train}")), False)
+    folder = first_folder(source, places, ANY, f"the folder that holds {train}")
+    training, faults = group_by_case(image_files(folder), numbered=False)
     above_toys = (f"{part}_toy/", f"{part}_toy/{part}_toy/", f"{part}/", "")
     toys = find_folder(source, [f"{above}toy" for above in above_toys], ANY)
     if toys is None:
         logger.warning("%s holds no toy cases of %s, so the data set has no test cases.", source, part)
-    tests, more = group_by_case(image_files(toys), False) if toys else ({}, [])
+    tests, more = group_by_case(image_files(toys), numbered=False) if toys else ({}, [])
     labels, masks, lacking = _toy_labels(toys.with_name("toy_label"), list(tests)) if toys else ({}, {}, [])
     one_error(faults + more + lacking)
     return write_dataset(

@@ -105,5 +105,7 @@ def test_labels_that_are_missing_or_no_labels(tmp_path: Path) -> None:
 
 
 def test_no_training_images(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"There is no \*\.nii\.gz in .*brain_train.*; give the folder of brain_train"):
+    with pytest.raises(
+        UserError, match=r"There is no \*\.nii\.gz in .*brain_train.*; give the folder that holds brain_train"
+    ):
         convert(tmp_path / "in")

@@ -68,13 +68,14 @@ def test_layouts_of_hippocampi(tmp_path: Path, below: str) -> None:
 
 
 @pytest.mark.parametrize(("below", "joint"), [("IXI-T2", "-"), ("t2", "_"), (".", "-")])
-def test_layouts_of_ixi(tmp_path: Path, below: str, joint: str) -> None:
+def test_layouts_of_ixi(tmp_path: Path, below: str, joint: str, caplog: pytest.LogCaptureFixture) -> None:
     people = ("IXI002-Guys-0828", "IXI012-HH-1211", "IXI012-HH-1212", "IXI013-HH-1212", "IXI014-HH-1236")
     folder = write(tmp_path / "in" / below, *(f"{person}{joint}T2.nii.gz" for person in people))
     write(folder, f"IXI015-HH-1258{joint}PD.nii.gz")
     dataset = convert_ixi(tmp_path / "in", tmp_path / "raw", 4, "Heads", modality="T2")
     assert cases(dataset / "imagesTr") == [f"{person}{joint}T2" for person in people[:4]]
     assert cases(dataset / "imagesTs") == [f"{people[4]}{joint}T2"]
+    assert f"1 images are of no T2, such as IXI015-HH-1258{joint}PD; left out" in caplog.text
     rows = (dataset / "groups.csv").read_text().splitlines()[1:]
     assert [row.split(",")[1] for row in rows] == ["IXI002", "IXI012", "IXI012", "IXI013"]
     assert load_dataset(dataset.name, Roots(tmp_path / "raw", tmp_path, tmp_path)).channel_names == ("T2",)
