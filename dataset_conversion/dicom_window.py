@@ -15,7 +15,8 @@ Window = Callable[[np.ndarray, float, float], np.ndarray]
 WINDOWS: dict[str, Window] = {
     "LINEAR": lambda values, centre, width: (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5,
     "LINEAR_EXACT": lambda values, centre, width: (values - centre) / width + 0.5,
-    "SIGMOID": lambda values, centre, width: 1 / (1 + np.exp(-4 * (values - centre) / width)),
+    # 1 / (1 + exp(-4 u)), which can't overflow in this form.
+    "SIGMOID": lambda values, centre, width: 0.5 + 0.5 * np.tanh(2 * (values - centre) / width),
 }
 
 
