@@ -96,3 +96,9 @@ def test_wrong_options_are_refused(
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, *arguments)
     assert part in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_guide_lists_every_source_with_its_example() -> None:
+    page = Path(__file__).parents[1] / "documentation" / "how_to" / "convert_a_data_set.md"
+    listed = [line.split("|")[2].strip() for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert sorted(listed[1:]) == sorted(f"`{name} {converter.example}`" for name, converter in SOURCES.items())
