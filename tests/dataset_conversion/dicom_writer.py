@@ -22,15 +22,7 @@ def write_dicom(path: Path, values: np.ndarray, tags: dict[str, str] | None = No
     image = sitk.GetImageFromArray(values, isVector=is_colour)
     for name, value in (tags or {}).items():
         image.SetMetaData(name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetImageIO("GDCMImageIO")
-    writer.SetUseCompression(compress)
-    written = path.with_name(path.name + ".dcm")  # SimpleITK adds an ending of its own to other names
-    writer.SetFileName(str(written))
-    writer.Execute(image)
-    return written.rename(path)
+    return _write(path, image, compress=compress)
 
 
 def write_series(
@@ -81,16 +73,17 @@ def write_series(
             image.SetMetaData(name, value)
         image.SetOrigin(tuple(map(float, position)))
         image.SetDirection(tuple(axes.ravel().tolist()))
-        files.append(_write_slice(folder / f"IM{(7 * index + 3) % 101:03d}", image))
+        files.append(_write(folder / f"IM{(7 * index + 3) % 101:03d}", image))
     return files
 
 
-def _write_slice(path: Path, image: sitk.Image) -> Path:
+def _write(path: Path, image: sitk.Image, *, compress: bool = False) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     writer.SetImageIO("GDCMImageIO")
-    written = path.with_name(path.name + ".dcm")
+    writer.SetUseCompression(compress)
+    written = path.with_name(path.name + ".dcm")  # other names are refused
     writer.SetFileName(str(written))
     writer.Execute(image)
     return written.rename(path)

@@ -163,6 +163,15 @@ def test_missing_slices(tmp_path: Path) -> None:
     assert len(read_training(convert(tmp_path / "in"))) == 1  # two slices 10 mm apart
 
 
+def test_positions_may_be_rounded(tmp_path: Path) -> None:
+    for index, values in enumerate(volume()):
+        z = 2.0 * index + (0.0, 0.05, -0.05, 0.0, 0.08, 0.0)[index]
+        write_series(tmp_path / "in" / str(index), values[None], origin=(3.0, 0.0, z))
+    ((values, geometry),) = read_training(convert(tmp_path / "in")).values()
+    np.testing.assert_array_equal(values[0], volume())
+    assert geometry.matches(Geometry((4, 5, 6), (1, 1, 2), (3, 0, 0), tuple(np.eye(3).ravel())))
+
+
 def test_doubled_slices(tmp_path: Path) -> None:
     files = write_series(tmp_path / "in", volume(), number=3, spacing=(1, 1, 2), origin=(0, 0, 10))
     (tmp_path / "in" / "again").write_bytes(files[2].read_bytes())
@@ -198,6 +207,13 @@ def test_images_without_a_position_are_no_volume(tmp_path: Path) -> None:
     for file in write_series(tmp_path / "in", volume(shape=(2, 5, 4))):
         forget_position(file)
     assert "series 1 of patient P1 has 2 files that are no slices with a position" in refused(tmp_path / "in")
+
+
+def test_several_films_in_one_series(tmp_path: Path) -> None:
+    for index in range(2):
+        film = (volume(index) + 500).astype(np.uint16)
+        write_dicom(tmp_path / "in" / str(index), film, {"0010|0020": "P2", "0020|000e": f"{ROOT}.1"})
+    assert "series 0 of patient P2 has 2 files that are no slices with a position" in refused(tmp_path / "in")
 
 
 def test_damaged_files_and_faulty_series_are_listed_together(tmp_path: Path) -> None:
