@@ -42,7 +42,7 @@ setup(
     package_data={"nnood": ["py.typed", "evaluation/report/page/*"]},
     python_requires=">=3.11",
     install_requires=[
-        "torch>=2.4,!=2.9.*",
+        "torch>=2.6,!=2.9.*",
         "nnunetv2>=2.8,<2.9",
         "batchgenerators>=0.25.1",
         "batchgeneratorsv2>=0.3",

@@ -25,7 +25,7 @@ SURFACE = {
     ),
     "train": (
         *("dataset", "folds", "roots", "configuration", "recipe", "tasks", "donors", "epochs", "iterations"),
-        *("whole_every", "go_on", "device", "seeds", "num_gpus"),
+        *("whole_every", "go_on", "device", "seeds", "num_gpus", "pretrained"),
     ),
 }
 

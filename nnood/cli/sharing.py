@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from nnood.cli.console import Command, ConsoleCommand, make_parser, say
+from nnood.cli.console import Command, ConsoleCommand, make_parser
+from nnood.cli.messages import say
 from nnood.cli.prediction import add_members, find_members, names_members
 from nnood.errors import UserError
 from nnood.paths import Roots

@@ -41,6 +41,12 @@ def train() -> Command:
         "--seeds", type=_count, nargs="+", default=[0], metavar="SEED", help="each fold is trained once per seed"
     )
     parser.add_argument("-num_gpus", type=positive, default=1, metavar="N", help="GPUs that share one training")
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="nnU-Net's, nnssl's or nnood's checkpoint to start from",
+    )
     add_device(parser)
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
@@ -64,6 +70,7 @@ def train() -> Command:
             whole_every=arguments.whole_every,
             seeds=arguments.seeds,
             num_gpus=arguments.num_gpus,
+            pretrained=arguments.pretrained,
         )
         finished = [str(folder) for folder in folders if (folder / FINAL).exists()]  # others may be at some of `every`
         if finished:

@@ -29,6 +29,7 @@ class FoldRun:
         settings: Recipe, cases, tasks and seed.
         checkpoint: File to go on from; None: from the very start.
         device: Where to compute; of several ranks, the type counts only.
+        pretrained: Checkpoint whose encoder the network starts with; None: it starts anew.
     """
 
     plans: dict[str, Any]
@@ -38,6 +39,7 @@ class FoldRun:
     settings: TrainingSettings
     checkpoint: Path | None
     device: torch.device
+    pretrained: Path | None = None
 
 
 def trainer_of(recipe: Recipe) -> type[NnoodTrainer]:
@@ -59,7 +61,7 @@ def make_trainer(team: Team, stop: StopRequest, run: FoldRun) -> NnoodTrainer:
     own["continue_training"] = run.checkpoint is not None
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = trainer_of(run.settings.recipe)(own, run.configuration, run.name, run.dataset_json, run.device)
-    trainer.team, trainer.stop = team, stop
+    trainer.team, trainer.stop, trainer.pretrained = team, stop, run.pretrained
     if run.checkpoint is not None:
         trainer.load_checkpoint(str(run.checkpoint))
     return trainer

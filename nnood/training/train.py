@@ -23,6 +23,7 @@ from nnood.training.cross_validation import Fold, fold_for_all, load_folds
 from nnood.training.distributed import refuse_team
 from nnood.training.fold_folder import claim_folder, fold_name, refuse_other_plans, refuse_other_recipe, where_to_start
 from nnood.training.fold_run import FoldRun, train_fold, trainer_of
+from nnood.training.pretrained import check_pretrained
 from nnood.training.progress import DONE, RUNNING, TakenError, fold_states, format_states, mark_running
 from nnood.training.recipes import DEFAULT_RECIPE, Recipe, get_recipe
 from nnood.training.settings import TrainingSettings
@@ -46,6 +47,8 @@ class _Job:
     go_on: bool
     device: torch.device
     ranks: int
+    pretrained: Path | None
+    digest: str
 
 
 def member_folder(roots: Roots, dataset_name: str, recipe: Recipe, configuration: str) -> Path:
@@ -69,6 +72,7 @@ def train(
     device: torch.device | str = "auto",
     seeds: Sequence[int] = (0,),
     num_gpus: int = 1,
+    pretrained: Path | None = None,
 ) -> list[Path]:
     """Train one or more folds, one after the other, each once per seed.
 
@@ -88,6 +92,7 @@ def train(
         device: `auto` (the fastest there is), `cpu`, `cuda`, `cuda:1` or `mps`, or a device.
         seeds: Of augmentation, anomalies and initial weights. The folders of others than 0 say so.
         num_gpus: How many devices share the batch of one training.
+        pretrained: Checkpoint of nnU-Net v2, nnssl or nnood whose encoder the networks start with, as far as it fits.
 
     Returns:
         The folders of the folds.
@@ -105,6 +110,7 @@ def train(
     configuration = choose_configuration(plans, configuration, chosen)
     chosen = with_donors(chosen, donors, roots, plans, configuration)
     refuse_team(num_gpus, device, plans["configurations"][configuration]["batch_size"])
+    digest = "" if pretrained is None else check_pretrained(pretrained, chosen)
     preprocessed = roots.preprocessed / name
     cases = read_json(preprocessed / CASE_LIST_FILE)
     known = load_folds(preprocessed, chosen, cases, raw=roots.raw / name)
@@ -119,6 +125,8 @@ def train(
         go_on=go_on or is_every,
         device=device,
         ranks=num_gpus,
+        pretrained=pretrained,
+        digest=digest,
     )
     runs = {
         fold_name(number, seed): (fold_for_all(chosen, cases) if number == ALL else known[int(number)], seed)
@@ -142,7 +150,7 @@ def _fold_numbers(folds: Sequence[str], count: int) -> list[str]:
 def _train_all(job: _Job, runs: dict[str, tuple[Fold, int]], stop: StopRequest) -> None:
     """Train each of the runs, by name."""
     for name, (fold, seed) in runs.items():
-        _train_fold(job, name, TrainingSettings(job.recipe, fold, seed), stop)
+        _train_fold(job, name, TrainingSettings(job.recipe, fold, seed, job.digest), stop)
 
 
 def _train_missing(job: _Job, runs: dict[str, tuple[Fold, int]], stop: StopRequest) -> None:
@@ -186,6 +194,7 @@ def _train_fold(job: _Job, name: str, settings: TrainingSettings, stop: StopRequ
         settings=settings,
         checkpoint=start.checkpoint.path if start.checkpoint is not None else None,
         device=job.device,
+        pretrained=job.pretrained,
     )
     with mark_running(folder):
         claim_folder(folder, job.plans, settings)

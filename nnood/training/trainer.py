@@ -28,6 +28,7 @@ from nnood.training.losses import LOSSES, downsample_label
 from nnood.training.offline import OFFLINE_FOLDER, OfflineCases, OfflinePlanter, describe_planted
 from nnood.training.optimisation import OPTIMISERS, SCHEDULES
 from nnood.training.planting import Planter
+from nnood.training.pretrained import read_encoder, take_encoder
 from nnood.training.resumable import ResumableTrainer
 from nnood.training.settings import TrainingSettings
 from nnood.training.signals import Stopped
@@ -73,6 +74,7 @@ class NnoodTrainer(ResumableTrainer):
         self.lenders = CaseStore(str(lenders)) if recipe.donors else None
         self.is_offline = recipe.planting == "offline"
         self.planter = self._make_planter()
+        self.pretrained: Path | None = None
         self.bar: tqdm | None = None
 
     def _make_planter(self) -> Any:
@@ -230,6 +232,8 @@ class NnoodTrainer(ResumableTrainer):
         """Prepare loaders; a fresh run's output starts at the log-odds of the prior."""
         if not self.was_initialized:
             self.initialize()
+        if self.pretrained is not None and self.current_epoch == self.step == 0:
+            self._take_encoder(self.pretrained)
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
@@ -238,6 +242,12 @@ class NnoodTrainer(ResumableTrainer):
         # Stock nnU-Net, which anomalies planted beforehand are for, starts anywhere.
         if self.current_epoch == self.step == 0 and not self.is_offline:
             self._start()
+
+    def _take_encoder(self, file: Path) -> None:
+        """Start with the encoder of another network."""
+        weights = read_encoder(file, self.settings.pretrained)
+        taken = take_encoder(self.plain_network(), weights, file)
+        self.print_to_log_file(taken.describe(file), also_print_to_console=True, add_timestamp=False)
 
     def _start(self) -> None:
         """What is measured on batches before the first step."""
