@@ -17,6 +17,11 @@ from nnood.errors import UserError
 from nnood.safety import read_json, remove_leftovers, write_json, write_text
 
 
+def dataset_folder(raw_root: Path, dataset_id: int, name: str) -> Path:
+    """Where a data set lies, whether or not it is there."""
+    return raw_root / f"Dataset{dataset_id:03d}_{name}"
+
+
 def open_dataset(raw_root: Path, dataset_id: int, name: str) -> Path:
     """Make the data set's folder ready for (more) cases.
 
@@ -34,7 +39,7 @@ def open_dataset(raw_root: Path, dataset_id: int, name: str) -> Path:
     Raises:
         UserError: If the id or name is not usable, or taken by something else.
     """
-    dataset = raw_root / f"Dataset{dataset_id:03d}_{name}"
+    dataset = dataset_folder(raw_root, dataset_id, name)
     if not DATASET_NAME.match(dataset.name):
         raise UserError(
             f"{dataset.name!r} is no data set name; expected an id from 0 on and a name of letters, digits, _, . and -."

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnood.cli.console import Command, ConsoleCommand, add_common, add_processes, make_parser, parser_settings, positive
+from nnood.cli.messages import keep_log, say
 from nnood.paths import Roots
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 def convert() -> Command:
     """`nnood_convert`: make a raw data set from a folder of images or a published data set."""
     from dataset_conversion import SOURCES
+    from dataset_conversion.cases import RECEIPTS
+    from dataset_conversion.common import dataset_folder
 
     parser = make_parser(
         "nnood_convert",
@@ -28,6 +31,8 @@ def convert() -> Command:
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         converter = SOURCES[arguments.source]
+        # In the folder by which a converter knows its own data sets, so that nothing is written into others.
+        keep_log(dataset_folder(roots.raw, arguments.dataset_id, arguments.name) / RECEIPTS)
         folder = converter.function(
             arguments.input,
             roots.raw,
@@ -37,7 +42,7 @@ def convert() -> Command:
             link=arguments.link,
             processes=arguments.np,
         )
-        print(f"Wrote {folder}\nNext: nnood_plan_and_preprocess -d {arguments.dataset_id}")
+        say(f"Wrote {folder}\nNext: nnood_plan_and_preprocess -d {arguments.dataset_id}")
 
     return parser, run
 

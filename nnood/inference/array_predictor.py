@@ -16,6 +16,7 @@ from nnood.inference.predict import MASK_RATE, Planned, find_model, follow_plan,
 from nnood.inference.predictor import MapPredictor
 from nnood.paths import Roots, get_roots
 from nnood.precision import choose_device
+from nnood.sharing import open_model
 
 Images = np.ndarray | sitk.Image | Sequence[sitk.Image]
 
@@ -88,8 +89,6 @@ def _open(model: Path | str | int, roots: Roots) -> Iterator[Planned]:
     """The model, for as long as its files are needed."""
     name = str(model)
     if name.endswith(".zip"):
-        from nnood.sharing import open_model
-
         with open_model(Path(name)) as planned:
             yield planned
     elif name.endswith(".json"):
