@@ -31,7 +31,7 @@ SOURCES: dict[str, Converter] = {
         "-i scans -d 101 -n Heads --test new_scans --labels masks",
     ),
     "mood": Converter(
-        convert_mood, "MOOD", (Option("part", "of the challenge", choices=PARTS),), "-i mood -d 101 --part brain"
+        convert_mood, "MOOD_{part}", (Option("part", "of the challenge", choices=PARTS),), "-i mood -d 101 --part brain"
     ),
     "brats": Converter(
         convert_brats, "BraTS", (_HEALTHY_BRAINS,), "-i MICCAI_BraTS2020_TrainingData -d 101 --normal hcp_t2"
@@ -39,18 +39,21 @@ SOURCES: dict[str, Converter] = {
     "isles": Converter(convert_isles, "ISLES", (_HEALTHY_BRAINS,), "-i SISS2015_Training -d 101 --normal hcp_t2"),
     "hippocampus": Converter(convert_hippocampus, "Hippocampus", (), "-i Task04_Hippocampus -d 101"),
     "ixi": Converter(
-        convert_ixi, "IXI", (Option("modality", "of the images", choices=MODALITIES),), "-i IXI-T1 -d 101 --modality T1"
+        convert_ixi,
+        "IXI_{modality}",
+        (Option("modality", "of the images", choices=MODALITIES),),
+        "-i IXI-T1 -d 101 --modality T1",
     ),
     "medmnist": Converter(convert_medmnist, "MedMNIST", (_CLASS_NUMBERS,), "-i pneumoniamnist.npz -d 101"),
     "mednist": Converter(
         convert_mednist,
-        "MedNIST",
+        "MedNIST_{normal}",
         (Option("normal", "names of the classes that are normal", several=True),),
         "-i MedNIST -d 101 --normal CXR",
     ),
     "fashion_mnist": Converter(
         convert_fashion_mnist,
-        "FashionMNIST",
+        "FashionMNIST_{normal}",
         (_CLASS_NUMBERS, Option("most", "test images per class, all if left out", type=int)),
         "-i fashion -d 101 --normal 0",
     ),

@@ -158,9 +158,11 @@ def write_dataset(
         The data set's folder. Nothing finished is done twice when the same call is repeated.
 
     Raises:
-        UserError: If the id or name is not usable, or images are bad; they are listed after the good ones were written.
-            Bad test images don't keep the data set from being planned.
+        UserError: If there is no training case, the id or name is not usable, or images are bad; these are listed after
+            the good ones were written. Bad test images don't keep the data set from being planned.
     """
+    if not training:
+        raise UserError("The source has no normal images to train on; check it and the options that choose among them.")
     dataset = open_dataset(raw_root, dataset_id, name)
     found, faults = write_cases(dataset, "imagesTr", training, processes=processes, link=link)
     found_tests, test_faults = write_cases(dataset, "imagesTs", tests, processes=processes, link=link)
@@ -177,7 +179,7 @@ def write_dataset(
 
     channels = len(channel_names) if channel_names else usual_channels(found)
     by_file = {_shown(case, training[case]): result for case, result in found.items()}
-    if training and not faults and not disagreements(by_file, channels):
+    if not faults and not disagreements(by_file, channels):
         names = channel_names or default_channel_names(channels, example=next(iter(training.values())))
         finish_dataset(dataset, list(names), len(training), overrides or {})
     by_file |= {_shown(case, tests[case]): result for case, result in found_tests.items()}

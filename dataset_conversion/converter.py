@@ -1,8 +1,9 @@
 """What the command line must know of a converter."""
 
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Converter:
 
     Attributes:
         function: `convert_NAME(source, raw_root, dataset_id, name, *, <options>, link, processes)`; returns the folder.
-        default_name: Of the data set, if the user gives none.
+        default_name: Of the data set, if the user gives none; `{OPTION}` stands for the value of an option, so that
+            other choices make another data set.
         options: The function's own options.
         example: What follows `nnood_convert NAME` in an example.
     """
@@ -59,3 +61,16 @@ class Converter:
     def default(self, option: Option) -> Any:
         """The function's default; `inspect.Parameter.empty` where the option must be given."""
         return inspect.signature(self.function).parameters[option.name].default
+
+    def name_with(self, given: Mapping[str, Any]) -> str:
+        """The default name of a data set.
+
+        Args:
+            given: The options that the user gave, by name; lists and tuples of those that take several values.
+        """
+        values = {option.name: given.get(option.name, self.default(option)) for option in self.options}
+        words = {
+            name: "_".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            for name, value in values.items()
+        }
+        return re.sub(r"[^\w.-]", "", self.default_name.format_map(words))

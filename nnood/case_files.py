@@ -28,10 +28,11 @@ def image_files(folder: Path, file_ending: str | None = None) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the images.")
     entries = sorted(folder.iterdir())
-    if broken := next((path for path in entries if path.is_symlink() and not path.exists()), None):
+    named = [path for path in entries if image_ending(path) and not path.name.startswith(".")]
+    if broken := next((path for path in named if path.is_symlink() and not path.exists()), None):
         # Left out, its case would silently be missing.
         raise UserError(f"{broken} is a link to {broken.readlink()}, which does not exist; restore or remove it.")
-    files = [path for path in entries if path.is_file() and image_ending(path) and not path.name.startswith(".")]
+    files = [path for path in named if path.is_file()]
     if file_ending:
         files = [path for path in files if path.name.lower().endswith(file_ending.lower())]
     elif skipped := [path.name for path in entries if path not in set(files)]:

@@ -71,7 +71,7 @@ def test_the_options_reach_the_function(tmp_path: Path, monkeypatch: pytest.Monk
             file = tmp_path / "ixi" / f"IXI{number:03d}-Guys-0800-{modality}.nii.gz"
             write_image(values, Geometry.from_spacing((4, 5, 6), (1, 1, 1)), file)
     run(monkeypatch, "ixi", "-i", "ixi", "-d", 7, "--modality", "PD", "--link", "-np", 1)
-    dataset = tmp_path / "nnood_data" / "raw" / "Dataset007_IXI"
+    dataset = tmp_path / "nnood_data" / "raw" / "Dataset007_IXI_PD"
     assert read_json(dataset / "dataset.json")["numTraining"] == 4
     (held_out,) = (dataset / "imagesTs").iterdir()
     assert held_out.readlink() == tmp_path / "ixi" / "IXI004-Guys-0800-PD.nii.gz"

@@ -31,14 +31,16 @@ def convert() -> Command:
 
     def run(arguments: argparse.Namespace, roots: Roots) -> None:
         converter = SOURCES[arguments.source]
+        own = _own_options(arguments, converter)
+        name = getattr(arguments, "name", None) or converter.name_with(own)
         # In the folder by which a converter knows its own data sets, so that nothing is written into others.
-        keep_log(dataset_folder(roots.raw, arguments.dataset_id, arguments.name) / RECEIPTS)
+        keep_log(dataset_folder(roots.raw, arguments.dataset_id, name) / RECEIPTS)
         folder = converter.function(
             arguments.input,
             roots.raw,
             arguments.dataset_id,
-            arguments.name,
-            **_own_options(arguments, converter),
+            name,
+            **own,
             link=arguments.link,
             processes=arguments.np,
         )
@@ -54,7 +56,9 @@ def _add_source(sources: "argparse._SubParsersAction", name: str, converter: "Co
     parser = sources.add_parser(name, help=first.replace("%", "%%"), **settings)
     parser.add_argument("-i", dest="input", type=Path, required=True, help="the source's folder or file")
     parser.add_argument("-d", dest="dataset_id", type=positive, required=True, help="number of the new data set")
-    parser.add_argument("-n", dest="name", default=converter.default_name, help="name of the new data set")
+    name_shown = converter.name_with({option.name: option.name.upper() for option in converter.options})
+    shown = f"name of the new data set (default: {name_shown})"
+    parser.add_argument("-n", dest="name", default=argparse.SUPPRESS, help=shown)
     for option in converter.options:
         _add_option(parser, option, converter.default(option))
     parser.add_argument("--link", action="store_true", help="make symbolic links to .nii.gz files, instead of copies")

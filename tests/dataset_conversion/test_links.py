@@ -127,6 +127,12 @@ def test_links_follow_a_source_that_moved(source: Path) -> None:
     assert [path.readlink().parent for path in images(dataset)] == [moved, moved]
 
 
+def test_other_links_that_lead_nowhere_do_not_matter(source: Path) -> None:
+    for name in (".#a.nii.gz", "notes.txt"):  # such as an editor leaves
+        (source / name).symlink_to("nowhere")
+    assert len(images(convert(source))) == 2
+
+
 def test_no_links_where_the_system_has_none(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "not permitted", "a_0000.nii.gz")

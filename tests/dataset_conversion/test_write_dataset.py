@@ -86,7 +86,20 @@ def test_every_source_has_a_help_page_and_a_sentence() -> None:
         first, _, rest = converter.description.partition("\n")
         assert first.endswith("."), name
         assert name == "folder" or "Source: " in rest
-        assert converter.default_name.isalnum()
+        assert converter.name_with({option.name: "A" for option in converter.options}).isidentifier()
+
+
+def test_other_choices_have_other_names() -> None:
+    assert SOURCES["ixi"].name_with({}) == "IXI_T1"
+    assert SOURCES["ixi"].name_with({"modality": "PD"}) == "IXI_PD"
+    assert SOURCES["fashion_mnist"].name_with({"normal": (1, 9)}) == "FashionMNIST_1_9"
+    assert SOURCES["mednist"].name_with({"normal": ("Head CT", "../CXR")}) == "MedNIST_HeadCT_..CXR"
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no normal images to train on"):
+        write_dataset(tmp_path / "raw", 3, "None", {}, sources("x"))
+    assert not (tmp_path / "raw").exists()
 
 
 def test_options_must_be_those_of_the_function() -> None:
