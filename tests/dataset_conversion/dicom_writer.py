@@ -73,7 +73,7 @@ def write_series(
             image.SetMetaData(name, value)
         image.SetOrigin(tuple(map(float, position)))
         image.SetDirection(tuple(axes.ravel().tolist()))
-        files.append(_write(folder / f"IM{(7 * index + 3) % 101:03d}", image))
+        files.append(_write(folder / f"IM{(37 * index + 50) % 101:03d}", image))
     return files
 
 

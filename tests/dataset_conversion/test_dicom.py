@@ -92,13 +92,12 @@ def test_names_of_patients_in_any_encoding(tmp_path: Path) -> None:
 
 def test_each_slice_has_its_own_scale(tmp_path: Path) -> None:
     stored = volume() + 500
-    for file in write_series(tmp_path / "in", stored, tags={"0028|1052": "0", "0028|1053": "1"}):
-        index = [path.name for path in sorted((tmp_path / "in").iterdir())].index(file.name)
-        replace_tag(file, "0028|1053", "1 ", (".5", "2 ", "3 ", ".1", "4 ", ".2")[index])
+    scales = (".5", "2 ", "3 ", ".1", "4 ", ".2")
+    files = write_series(tmp_path / "in", stored, tags={"0028|1052": "0", "0028|1053": "1"})
+    for file, scale in zip(files, scales, strict=True):
+        replace_tag(file, "0028|1053", "1 ", scale)
         replace_tag(file, "0028|1052", "0 ", "-7")
-    order = [3, 10, 17, 24, 31, 38]
-    scales = dict(zip(order, (0.5, 2, 3, 0.1, 4, 0.2), strict=True))
-    expected = np.stack([stored[i] * scales[7 * i + 3] - 7 for i in range(6)])
+    expected = stored * np.array(scales, float)[:, None, None] - 7
     ((values, _),) = read_training(convert(tmp_path / "in")).values()
     np.testing.assert_allclose(values[0], expected, rtol=1e-6)
 
@@ -163,6 +162,12 @@ def test_missing_slices(tmp_path: Path) -> None:
     assert len(read_training(convert(tmp_path / "in"))) == 1  # two slices 10 mm apart
 
 
+def test_gaps_that_differ_by_a_fifth(tmp_path: Path) -> None:
+    for index, values in enumerate(volume()):
+        write_series(tmp_path / "in" / str(index), values[None], origin=(3.0, 0.0, 2.0 * index + 0.4 * (index == 5)))
+    assert "has a gap of 2.4 mm after the position (3, 0, 8), where 2 mm are usual" in refused(tmp_path / "in")
+
+
 def test_positions_may_be_rounded(tmp_path: Path) -> None:
     for index, values in enumerate(volume()):
         z = 2.0 * index + (0.0, 0.05, -0.05, 0.0, 0.08, 0.0)[index]
@@ -192,7 +197,7 @@ def test_slices_that_do_not_fit_together(tmp_path: Path, what: str, other: dict)
     stray = {"volume": volume(shape=(1, 5, 4)), "origin": (0.0, 0.0, 6.0), **other}
     write_series(tmp_path / "in" / "stray", **stray, number=5)
     sentence = refused(tmp_path / "in")
-    assert f"series 5 of patient P1 differs in {what} between IM003 and" in sentence
+    assert f"series 5 of patient P1 differs in {what} between IM023 and" in sentence
     assert "at the position (0, 0, " in sentence
 
 
