@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from acvl_utils.morphology.morphology_helper import remove_all_but_largest_component
 from scipy import ndimage
 
 from dataset_conversion.cases import Source
@@ -85,14 +86,19 @@ def _load_mask(file: Path, mask: Path) -> tuple[list[np.ndarray], Geometry]:
     if not grid.matches(label_grid):
         raise UserError(f"{mask} does not lie on the grid of {file}; give the files as they were published.")
     lesion = _on_millimetres((labels != 0).astype(np.uint8), grid, sitk.sitkNearestNeighbor)
-    where = _brain_box(_brain(original, grid), file)
-    return [_in_common_box(lesion, where)], Geometry.from_spacing(BOX, (1.0, 1.0, 1.0))
+    placed = _in_common_box(lesion, _brain_box(_brain(original, grid), file))
+    if not placed.any():  # an anomalous case must not pass for a normal one
+        raise UserError(
+            f"{mask} marks nothing in the brain of {file}; replace it by an intact copy or remove the case."
+        )
+    return [placed], Geometry.from_spacing(BOX, (1.0, 1.0, 1.0))
 
 
 def _brain(original: np.ndarray, grid: Geometry) -> np.ndarray:
-    """The brain mask (z, y, x) of 1 mm: what is not 0, without holes."""
-    inside = ndimage.binary_fill_holes(original != 0).astype(np.uint8)
-    return _on_millimetres(inside, grid, sitk.sitkNearestNeighbor) > 0
+    """The brain mask (z, y, x) of 1 mm: the largest piece of what is not 0, without holes."""
+    # A single voxel elsewhere, as skull-stripping leaves, would move the box around the brain.
+    piece = remove_all_but_largest_component(original != 0)
+    return _on_millimetres(ndimage.binary_fill_holes(piece).astype(np.uint8), grid, sitk.sitkNearestNeighbor) > 0
 
 
 def _one_volume(file: Path) -> tuple[np.ndarray, Geometry]:

@@ -10,10 +10,10 @@ labels marks (whole tumour). All test cases have a tumour: this is a set to loca
 
 Protocol: after Zimmerer et al., "Context-encoding variational autoencoder for unsupervised anomaly detection", 2018,
 arXiv:1812.05941, which trains on T2 images of the Human Connectome Project and tests on BraTS 2017 and ISLES 2015.
-Every brain (voxels other than 0) is turned to the same axes, resampled to 1 mm, its values are taken relative to the
-mean and standard deviation within the brain, and the middle of the box around it is moved to the middle of one common
-box of 176 x 208 x 176 mm; sizes of brains are kept. Nothing is registered, and whole volumes are kept, in place of the
-paper's slices of 64 x 64.
+Every brain (the largest piece of what is not 0) is turned to the same axes, resampled to 1 mm, its values are taken
+relative to the mean and standard deviation within the brain, and the middle of the box around it is moved to the middle
+of one common box of 176 x 208 x 176 mm; sizes of brains are kept. Nothing is registered, and whole volumes are kept, in
+place of the paper's slices.
 """
 
 from pathlib import Path

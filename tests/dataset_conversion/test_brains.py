@@ -217,6 +217,23 @@ def test_all_faults_are_named(brats: Path, normal: Path) -> None:
         assert any(f"{name}.nii.gz" in line and reason in line for line in str(caught.value).splitlines())
 
 
+def test_a_voxel_far_from_the_brain_does_not_move_it(brats: Path, normal: Path) -> None:
+    file = brats / "BraTS20_Training_001" / "BraTS20_Training_001_t2.nii.gz"
+    clean = volume(convert(brats, normal) / "imagesTs" / "BraTS20_Training_001_0000.nii.gz")
+    image = sitk.ReadImage(str(file))
+    image[1, 2, 1] = 9999
+    sitk.WriteImage(image, str(file))
+    again = volume(convert(brats, normal) / "imagesTs" / "BraTS20_Training_001_0000.nii.gz")
+    np.testing.assert_array_equal(again, clean)
+
+
+def test_a_mask_that_marks_nothing_is_refused(brats: Path, normal: Path) -> None:
+    mask = brats / "BraTS20_Training_001" / "BraTS20_Training_001_seg.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(mask)) * 0, str(mask))
+    with pytest.raises(UserError, match=r"_seg\.nii\.gz marks nothing in the brain of .*_t2\.nii\.gz; replace it"):
+        convert(brats, normal)
+
+
 def test_labels_on_another_grid_are_refused(brats: Path, normal: Path) -> None:
     case = brats / "BraTS20_Training_001" / "BraTS20_Training_001"
     head(brats / "other.nii.gz", lesion=Path(f"{case}_seg.nii.gz"), spacing=(2, 2, 2))
