@@ -28,6 +28,7 @@ from nnood.training.train import train
 COMMANDS = (
     *("convert", "plan_and_preprocess", "tasks", "train", "find_best_configuration", "predict", "ensemble"),
     *("apply_postprocessing", "cross_validation", "recipes", "make_benchmark", "evaluate", "report", "demo"),
+    *("export", "install"),
 )
 SHAPE = (16, 24, 16)
 RECIPES_NAMED = (
@@ -910,6 +911,8 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         "evaluate": ["-p", "in", "-l", "labels"],
         "report": ["-o", "out.html"],
         "demo": [],
+        "export": ["-o", "model.zip"],
+        "install": ["model.zip"],
     }[command]
     for option in ("--epoch", "--debu", "--devise=cpu"):
         run(command, *needed, option).refuses(option)

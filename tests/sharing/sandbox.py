@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 STRANGER = 65534
+UNSHARE = ("unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--mount-proc")
 # In namespaces of its own: everything is read-only but $OUT, a /tmp and a /dev/shm of 64 MB. What python needs below a
 # folder that is closed to others is laid bare there, since a container has it in the open.
 SCRIPT = """
@@ -47,12 +48,7 @@ def run(folder: Path, images: Path, output: Path, *command: str) -> subprocess.C
     own |= {"CLOSED": str(closed or ""), "PYTHON": str(python), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     output.mkdir(exist_ok=True)
     os.chown(output, STRANGER, STRANGER)
-    words = [
-        *["unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--mount-proc", "sh", "-c"],
-        SCRIPT,
-        "sh",
-        *command,
-    ]
+    words = [*UNSHARE, "sh", "-c", SCRIPT, "sh", *command]
     return subprocess.run(words, env=os.environ | own, capture_output=True, text=True)
 
 
@@ -67,8 +63,7 @@ def skip_without() -> None:
 def _reason() -> str:
     if os.name != "posix" or any(shutil.which(name) is None for name in ("unshare", "setpriv")):
         return "there is no unshare or no setpriv"
-    tried = ["unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--mount-proc", "true"]
-    if os.getuid() != 0 or subprocess.run(tried, capture_output=True).returncode:
+    if os.getuid() != 0 or subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
         return "namespaces are not permitted"
     if _closed(Path(sys.prefix).resolve()):
         return f"{sys.prefix} is closed to other users"

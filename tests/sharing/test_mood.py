@@ -66,3 +66,16 @@ def test_scores_are_made_anew_and_leftovers_removed(planned, images, tmp_path):
 def test_a_folder_that_holds_no_model(tmp_path):
     with pytest.raises(UserError, match="Expected one model in"):
         load_unpacked(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["model", "images"])
+def test_a_fault_is_told_in_one_line(what, shared_once, tmp_path, monkeypatch, capsys):
+    model = tmp_path if what == "model" else shared_once.results
+    words = ["nnood.sharing.mood", "pixel", str(model), str(tmp_path), str(tmp_path / "out"), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as caught:
+        mood.main()
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    expected = "Expected one model in" if what == "model" else f"{tmp_path} holds no images; expected .nii.gz."
+    assert line.startswith(f"error: {expected}")
