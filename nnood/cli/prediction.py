@@ -76,7 +76,9 @@ def predict() -> Command:
     parser.add_argument("-i", dest="input", type=Path, required=True, help="folder of images")
     parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for the scores")
     add_members(parser)
-    parser.add_argument("--model", type=Path, metavar="FILE", help="archive that nnood_export wrote, instead of all of these")
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="archive that nnood_export wrote, instead of all of these"
+    )
     parser.add_argument(
         "--save_mask", action="store_true", help="write masks too, at the plan's threshold for 1 %% false positives"
     )

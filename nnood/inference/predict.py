@@ -232,8 +232,8 @@ def _mask_threshold(planned: Planned) -> float:
     threshold = planned.plan.threshold("voxel", MASK_RATE)
     if threshold is None:
         raise UserError(
-            f"{planned.file} has no threshold of voxels at a rate of {MASK_RATE}, which --save_mask needs; run "
-            "nnood_find_best_configuration again."
+            f"{planned.archive or planned.file} has no threshold of voxels at a rate of {MASK_RATE}, which --save_mask "
+            "needs; run nnood_find_best_configuration again."
         )
     return threshold.value
 

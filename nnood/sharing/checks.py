@@ -11,17 +11,11 @@ from nnood.inference.inference_plan import PLAN_FILE, load_plan
 from nnood.inference.members import settings_of
 from nnood.inference.predict import Planned, follow_plan
 from nnood.paths import Roots
-from nnood.safety import read_json
 from nnood.sharing.exporting import NEEDED, PATCHES
+from nnood.sharing.named_in_plans import check_plans
 from nnood.training.checkpoints import agrees
 from nnood.training.foreign_checkpoints import load_foreign
 
-# nnU-Net looks up, by the names in the plans, the classes it builds networks from.
-NETWORKS = (
-    "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-    "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
-)
-PARTS = "torch.nn."
 # What JSON of unexpected structure leads to, before or after someone's own check.
 MADE_UP = (UserError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
@@ -41,7 +35,7 @@ def load_model(folder: Path, source: Path) -> Planned:
         for checkpoint in sorted(folder.glob("*/*/*.pth")):
             check_checkpoint(checkpoint)
         for plans in sorted(folder.glob("*/plans.json")):
-            _check_networks(plans)
+            check_plans(plans)
         if load_plan(folder / PLAN_FILE).dataset != folder.name:
             raise UserError(f"{folder / PLAN_FILE} is of another data set.")
         root = folder.parent
@@ -88,23 +82,3 @@ def _is_tensors(value: Any) -> bool:
 def _is_axes(value: Any) -> bool:
     """Whether a value is a list of axes."""
     return isinstance(value, list | tuple) and all(type(axis) is int and axis in (0, 1, 2) for axis in value)
-
-
-def _check_networks(file: Path) -> None:
-    """Check that the plans name networks, and parts of networks, where nnU-Net imports and calls what is named."""
-    try:
-        for configuration in read_json(file)["configurations"].values():
-            architecture = configuration.get("architecture")
-            if architecture is not None:
-                _check_architecture(architecture, file)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not valid ({error}).") from error
-
-
-def _check_architecture(architecture: dict[str, Any], file: Path) -> None:
-    if architecture["network_class_name"] not in NETWORKS:
-        raise UserError(f"{file} names the network {architecture['network_class_name']!r}, which is unknown.")
-    named = [architecture["arch_kwargs"][key] for key in architecture["_kw_requires_import"]]
-    wrong = [one for one in named if one is not None and not str(one).startswith(PARTS)]
-    if wrong:
-        raise UserError(f"{file} names {wrong[0]!r}, which is no part of a network.")

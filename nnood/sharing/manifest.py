@@ -1,6 +1,7 @@
 """What an archive of a model says of itself: data set, versions, and the size and hash of each of its files."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ FINGERPRINT_FILE = "dataset_fingerprint.json"
 RECIPES = "recipes"
 PACKAGES = ("torch", "nnunetv2", "numpy")
 MOST_FILES = 5000
+LONGEST_NAME = 400
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,150}"
 _MEMBERS = rf"{_NAME}__{_NAME}__{_NAME}"
@@ -68,6 +70,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if not DATASET_NAME.fullmatch(self.dataset):
             raise ValueError(f"dataset is {self.dataset!r}")
+        if len(self.files) > MOST_FILES:
+            raise ValueError(f"it has {len(self.files)} files, more than {MOST_FILES}")
         wrong = [name for name in self.files if not is_allowed(name)]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is no file of a model")
@@ -76,8 +80,6 @@ class Manifest:
             raise ValueError(f"{twice!r} is there twice")
         if PLAN_FILE not in self.files:
             raise ValueError(f"{PLAN_FILE} is missing")
-        if len(self.files) > MOST_FILES:
-            raise ValueError(f"it has {len(self.files)} files, more than {MOST_FILES}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""
@@ -119,13 +121,13 @@ class Manifest:
 
 def is_allowed(name: str) -> bool:
     """Whether a name is one of a model's known layout: relative, plain, and of a known kind."""
-    return ".." not in name and _ALLOWED.fullmatch(name) is not None
+    return len(name) <= LONGEST_NAME and ".." not in name and _ALLOWED.fullmatch(name) is not None
 
 
 def find_twice(names: Sequence[str]) -> str | None:
     """A name that is there twice, also for file systems that don't tell upper from lower case."""
-    seen = [name.casefold() for name in names]
-    return next((name for name, low in zip(names, seen, strict=True) if seen.count(low) > 1), None)
+    counts = Counter(name.casefold() for name in names)
+    return next((name for name in names if counts[name.casefold()] > 1), None)
 
 
 def own_versions() -> dict[str, str]:

@@ -340,14 +340,27 @@ def test_a_checkpoint_of_something_else(model_once, tmp_path, temporary, content
     refused(tmp_path / "model.zip", tmp_path, temporary, CHECKPOINT, "holds something else")
 
 
-@pytest.mark.parametrize(("key", "value"), [("network_class_name", "subprocess.Popen"), ("conv_op", "antigravity")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("network_class_name", "subprocess.Popen"),
+        ("conv_op", "antigravity"),
+        ("nonlin", "torch.nn.modules.module.torch.hub.load"),
+        ("nonlin", "torch.nn.functional.relu"),
+        ("nonlin", "torch.nn.Parameter"),
+        ("resampling_fn_data", "recursive_find_python_class"),
+        ("normalization_schemes", ["abstractmethod"]),
+    ],
+)
 def test_plans_that_name_what_is_no_network(model_once, tmp_path, temporary, key, value):
     files = contents(model_once)
     plans = json.loads(files[PLANS])
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    (architecture if key in architecture else architecture["arch_kwargs"])[key] = value
+    configuration = plans["configurations"]["3d_fullres"]
+    architecture = configuration["architecture"]
+    places = (configuration, architecture, architecture["arch_kwargs"])
+    next(place for place in places if key in place)[key] = value
     pack(tmp_path / "model.zip", files | {PLANS: json.dumps(plans).encode()})
-    refused(tmp_path / "model.zip", tmp_path, temporary, PLANS, value)
+    refused(tmp_path / "model.zip", tmp_path, temporary, PLANS, value if isinstance(value, str) else value[0])
     assert "antigravity" not in sys.modules
 
 
