@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from dataset_conversion.labels import fitted_mask
 from nnood.datasets import DATASET_NAME, GROUPS_FILE
 from nnood.errors import UserError
 from nnood.safety import read_json, remove_leftovers, write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 
 def dataset_folder(raw_root: Path, dataset_id: int, name: str) -> Path:
@@ -78,11 +81,24 @@ def normal_images(labels: np.ndarray, normal: Collection[int], origin: Path) -> 
     return found
 
 
-def _write_table(file: Path, header: tuple[str, str], rows: Mapping[str, str] | Mapping[str, int]) -> None:
-    """Write a CSV file of two columns."""
+def _write_table(dataset: Path, name: str, header: tuple[str, str], rows: Mapping[str, Any]) -> None:
+    """Write a table of cases, or remove it if there are no rows any more; one that the user wrote or changed stays.
+
+    By a copy among the receipts a later call knows what it wrote itself.
+    """
+    file, own = dataset / name, dataset / RECEIPTS / name
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([header, *rows.items()])
-    write_text(file, table.getvalue())
+    ours = {table.getvalue().encode(), own.read_bytes() if own.exists() else b""}
+    if file.exists() and file.read_bytes() not in ours:
+        if rows:
+            logger.warning("%s was not written by this command, or was changed since; it is kept.", file)
+    elif rows:
+        write_text(file, table.getvalue())
+        write_text(own, table.getvalue())
+    else:
+        file.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
 
 
 def finish_dataset(dataset: Path, channel_names: list[str], cases: int, overrides: Mapping[str, Any]) -> None:
@@ -172,10 +188,9 @@ def write_dataset(
         if case in found_tests
     }
     test_faults += write_cases(dataset, "labelsTs", fitted, processes=processes)[1]
-    if labels:
-        _write_table(dataset / "labelsTs.csv", ("case", "label"), labels)
-    if groups:
-        _write_table(dataset / GROUPS_FILE, ("case", "group"), {case: groups[case] for case in training})
+    _write_table(dataset, "labelsTs.csv", ("case", "label"), labels or {})
+    of_training = {case: groups[case] for case in training} if groups else {}
+    _write_table(dataset, GROUPS_FILE, ("case", "group"), of_training)
 
     channels = len(channel_names) if channel_names else usual_channels(found)
     by_file = {_shown(case, training[case]): result for case, result in found.items()}

@@ -108,3 +108,24 @@ def test_options_must_be_those_of_the_function() -> None:
         Converter(mood.function, "Name")
     with pytest.raises(ValueError, match="convert_mood has the options"):
         Converter(mood.function, "Name", (*mood.options, Option("other", "none")))
+
+
+def test_tables_follow_the_source_unless_the_user_changed_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training, tests = sources("a", "b"), sources("x")
+
+    def write(**tables: dict) -> Path:
+        return write_dataset(tmp_path, 3, "Tables", training, tests, **tables)
+
+    dataset = write(labels={"x": 1}, groups={"a": "p", "b": "q"})
+    write(labels={"x": 0}, groups={"a": "p", "b": "p"})
+    assert rows(dataset / "labelsTs.csv") == [["case", "label"], ["x", "0"]]
+    assert rows(dataset / "groups.csv")[2] == ["b", "p"]
+    (dataset / "groups.csv").write_text("case,group\na,mine\nb,mine\n")
+    write(groups={"a": "p", "b": "q"})
+    assert not (dataset / "labelsTs.csv").exists()
+    assert rows(dataset / "groups.csv")[1] == ["a", "mine"]
+    assert "groups.csv" in caplog.text
+    write()
+    assert (dataset / "groups.csv").exists()
