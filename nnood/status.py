@@ -11,6 +11,7 @@ from nnood.paths import Roots
 from nnood.plan import CASE_LIST_FILE, PLANS_FILE
 from nnood.planning.plan_and_preprocess import describe_plans
 from nnood.safety import read_json
+from nnood.sharing.manifest import MANIFEST
 from nnood.training.checkpoints import FINAL
 from nnood.training.cross_validation import folds_file
 from nnood.training.progress import DONE, MISSING, RUNNING, STOPPED, fold_states, format_states
@@ -45,8 +46,9 @@ def find_stages(dataset: str | int, roots: Roots) -> list[Stage]:
     """
     name = find_dataset_name(str(dataset), roots)
     results, preprocessed = roots.results / name, roots.preprocessed / name
-    trained = _networks(results, preprocessed)
-    return [_raw(name, roots), _planned(preprocessed), trained, _inference(results)]
+    if (results / MANIFEST).is_file():
+        return [Stage(f"Model: installed from an archive into {results}"), _inference(results)]
+    return [_raw(name, roots), _planned(preprocessed), _networks(results, preprocessed), _inference(results)]
 
 
 def next_step(stages: list[Stage], dataset: str) -> str:

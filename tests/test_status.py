@@ -121,6 +121,17 @@ def test_a_plan_older_than_a_network_is_made_again(planned):
     assert step == "nnood_find_best_configuration -d 999"
 
 
+def test_an_installed_model_predicts(planned, tmp_path):
+    roots = Roots(tmp_path / "none", tmp_path / "none", planned.results)
+    fold(planned, "0", checkpoint="checkpoint_best.pth")
+    plan(planned)
+    (planned.results / NAME / "manifest.json").write_text("{}")
+    text, step = status(roots)
+    assert "installed from an archive" in text
+    assert "stopped" not in text
+    assert step == "nnood_predict -d 999 -i IMAGES -o SCORES"
+
+
 def test_damaged_files_and_unknown_data_sets_are_named(planned):
     with pytest.raises(UserError, match="no data set '998'"):
         find_stages("998", planned)
