@@ -62,8 +62,6 @@ def convert_dicom(
         UserError: If there is no image, files are damaged, or series are no volumes; all such files and series are
             listed before anything is written.
     """
-    if labels and not test:
-        raise UserError(f"{labels} are labels, but there are no test images; give their folder too (--test).")
     if test and (test.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(test.resolve())):
         raise UserError(f"{test} and {source} lie in each other, so that test series would be trained on; part them.")
     training, faults = _find_series(source, set(), processes)

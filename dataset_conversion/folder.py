@@ -6,7 +6,7 @@ from dataset_conversion.cases import files_source
 from dataset_conversion.common import write_dataset
 from dataset_conversion.labels import find_labels, mask_source
 from nnood.case_files import Cases, group_by_case, has_channel_numbers, image_files
-from nnood.errors import UserError, one_error
+from nnood.errors import one_error
 
 
 def convert_folder(
@@ -39,8 +39,6 @@ def convert_folder(
     Raises:
         UserError: If anything in the input is wrong; all bad files are listed after the good ones were converted.
     """
-    if labels and not test:
-        raise UserError(f"{labels} are labels, but there are no test images; give their folder too (--test).")
     training_files = image_files(source)
     numbered = has_channel_numbers(training_files)
     training, faults = group_by_case(training_files, numbered)

@@ -25,6 +25,8 @@ def find_labels(labels: Path | None, tests: set[str]) -> tuple[dict[str, Path], 
     """
     if labels is None:
         return {}, {}, []
+    if not tests:
+        return {}, {}, [f"{labels} are labels, but there are no test images; give their folder too (--test)."]
     if labels.suffix.lower() == ".csv":
         sample_labels, faults = _read_labels(labels, tests)
         return {}, sample_labels, faults

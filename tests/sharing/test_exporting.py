@@ -113,3 +113,10 @@ def test_the_exported_settings_say_how_it_was_trained(model_once, shared_once):
     whole = read_json(shared_once.results / NAME / FOLDER / "fold_0" / "settings.json")
     assert own["recipe"] == whole["recipe"] == recipe
     assert own["fold"] == {**whole["fold"], "train_cases": [], "val_cases": []}
+
+
+def test_what_a_killed_call_left_is_removed(shared_once, tmp_path):
+    leftover = tmp_path / f".tmp-{2**22 + 1}-model.zip"
+    leftover.write_text("half an archive")
+    export_model(find_model(shared_once, dataset=NAME), shared_once, tmp_path / "model.zip")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.zip"]
