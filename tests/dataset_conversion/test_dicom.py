@@ -241,11 +241,11 @@ def test_trees_without_images(tmp_path: Path) -> None:
     assert "holds no DICOM images among 0 file(s)" in refused(tmp_path / "in")
     (tmp_path / "in" / "a.dcm").write_text("x")
     assert "holds no DICOM images among 1 file(s)" in refused(tmp_path / "in")
-    assert "there are no test images" in refused(tmp_path / "in", labels=tmp_path / "labels.csv")
 
 
 def test_test_series_and_sample_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_series(tmp_path / "in", volume(), patient="P1")
+    assert "there are no test images" in refused(tmp_path / "in", labels=tmp_path / "labels.csv")
     write_series(tmp_path / "test" / "a", volume(1), patient="P2", series="2")
     write_series(tmp_path / "test" / "b", volume(2), patient="P1", series="3")
     table = tmp_path / "labels.csv"
