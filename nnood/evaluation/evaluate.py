@@ -42,7 +42,12 @@ class ScoredCase:
 
 
 def evaluate(
-    predictions: Path, labels: Path, *, threshold: float | None = None, rounds: int = 1000, progress: bool = True
+    predictions: Path | str,
+    labels: Path | str,
+    *,
+    threshold: float | None = None,
+    rounds: int = 1000,
+    progress: bool = True,
 ) -> Evaluation:
     """Compare predictions with labels, one case in memory at a time.
 
@@ -65,6 +70,7 @@ def evaluate(
         UserError: If names don't fit together, or files are broken, differ in geometry or hold values out of range.
             All faults are listed, those of contents once the names fit.
     """
+    predictions, labels = Path(predictions), Path(labels)
     scores = read_sample_scores(predictions)
     truth = find_truth(labels, predictions, scores)
     evaluator = Evaluator(truth, planned_threshold(predictions) if threshold is None else threshold)
