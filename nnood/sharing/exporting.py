@@ -80,9 +80,10 @@ class _Writer:
             recipe = settings_of(member).recipe
             self._add_once(f"{RECIPES}/{recipe.name}.json", recipe.to_dict())
         self._add_once(PLAN_FILE, _with_digests(plan, [digests[member.file] for member in members]).to_dict())
-        fingerprint = roots.preprocessed / plan.dataset / FINGERPRINT_FILE
-        if fingerprint.is_file():
-            self._add_once(FINGERPRINT_FILE, read_json(fingerprint))
+        for root in (roots.preprocessed, roots.results):  # of installed models, it is among the results
+            fingerprint = root / plan.dataset / FINGERPRINT_FILE
+            if fingerprint.is_file():
+                self._add_once(FINGERPRINT_FILE, read_json(fingerprint))
         manifest = Manifest(plan.dataset, own_versions(), dict(self._files))
         self._add(MANIFEST, _json(manifest.to_dict()))
         return manifest

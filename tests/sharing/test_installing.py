@@ -11,7 +11,7 @@ from nnood.errors import UserError
 from nnood.inference.predict import find_model, predict
 from nnood.paths import Roots
 from nnood.safety import write_json
-from nnood.sharing import installing
+from nnood.sharing import export_model, installing
 from nnood.sharing.installing import install_model
 from nnood.training.checkpoints import load_checkpoint
 
@@ -42,6 +42,12 @@ def test_it_predicts_bit_by_bit_as_at_home(model_once, shared_once, images, root
     assert away == home
     for file in (tmp_path / "home").glob("*.nii.gz*"):
         assert (tmp_path / "away" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_an_installed_model_is_exported_as_it_came(model_once, roots, tmp_path):
+    install_model(model_once, roots)
+    export_model(find_model(roots, dataset="101"), roots, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == model_once.read_bytes()
 
 
 def test_members_are_found_without_the_plan(model_once, roots):
