@@ -21,6 +21,12 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("nnood_")
 ]
+COMMANDS += [
+    (page, line.removeprefix("srun "))
+    for page in PAGES
+    for line in page.read_text().splitlines()
+    if line.startswith("srun nnood_")
+]
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: getattr(value, "name", value))
@@ -41,6 +47,27 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert not missing
+
+
+def anchor(heading: str) -> str:
+    """What a heading is linked by: small letters, no punctuation, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_headings(page: Path) -> None:
+    missing = []
+    for name, wanted in re.findall(r"\]\(([^):#]*)#([^)]+)\)", page.read_text()):
+        text = re.sub(r"```.*?```", "", (page.parent / name if name else page).read_text(), flags=re.DOTALL)
+        if wanted not in {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)}:
+            missing.append(f"{name}#{wanted}")
+    assert not missing
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "documentation" / "README.md"
+    listed = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index.read_text())}
+    assert not {page for page in PAGES[1:] if page != index} - listed
 
 
 def test_the_page_of_commands_is_that_of_the_parsers() -> None:

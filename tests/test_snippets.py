@@ -17,9 +17,10 @@ from nnood.datasets import Overrides, load_dataset
 from nnood.inference.calibration import Threshold
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots, get_roots
 from nnood.phantoms import write_demo_dataset
-from nnood.training.case_folds import CaseFolds
-from nnood.training.cross_validation import Fold
-from nnood.training.recipe import Recipe
+from nnood.safety import write_json
+from nnood.training.case_folds import CASE_FOLDS_FILE, read_case_folds
+from nnood.training.cross_validation import folds_file, load_folds
+from nnood.training.recipes import get_recipe, read_recipe
 
 DOCUMENTATION = Path(__file__).parents[1] / "documentation"
 PAGES = sorted(DOCUMENTATION.rglob("*.md"))
@@ -108,47 +109,54 @@ def test_every_page_with_python_is_run_somewhere() -> None:
     assert with_python == {*RUN, "add_a_task.md"}  # that one in test_documentation.py
 
 
-def read_recipe(content: Any) -> None:
-    Recipe.from_dict(content)
+def read_own_recipe(content: Any, folder: Path) -> None:
+    file = folder / "mine.json"
+    write_json(file, content)
+    assert read_recipe(file).name == content["name"]
 
 
-def read_block(content: Any) -> None:
+def read_block(content: Any, folder: Path) -> None:
     """A whole dataset.json, or a part with the block only."""
     block = content["nnood"]
     if set(content) == {"nnood"}:
-        folders = {key: str(DOCUMENTATION) for key in ("lesion_masks",) if key in block}
-        Overrides.from_dict(block | folders, Path("dataset.json"))
+        folders = {"lesion_masks": str(folder)} if "lesion_masks" in block else {}
+        Overrides.from_dict(block | folders, folder / "dataset.json")
     else:
         assert set(content) == {"channel_names", "numTraining", "file_ending", "nnood"}
 
 
-def read_folds(content: Any) -> None:
-    assert [Fold.from_dict(one).to_dict() for one in content] == content
+def read_folds(content: Any, folder: Path) -> None:
+    recipe = get_recipe("nnood")
+    cases = sorted({case for fold in content for case in (*fold["train_cases"], *fold["val_cases"])})
+    write_json(folds_file(folder, recipe.name), content)
+    assert len(load_folds(folder, recipe, cases)) == len(content)
 
 
-def read_case_folds(content: Any) -> None:
-    assert CaseFolds.from_dict(content).to_dict() == content
+def read_shared_folds(content: Any, folder: Path) -> None:
+    cases = sorted({case for fold in content["folds"] for case in (*fold["train"], *fold["val"])})
+    write_json(folder / CASE_FOLDS_FILE, content)
+    assert len(read_case_folds(folder, cases).folds) == len(content["folds"])
 
 
-def read_threshold(content: Any) -> None:
+def read_threshold(content: Any, folder: Path) -> None:
     assert Threshold(**content).to_dict() == content
 
 
-READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], None]], ...] = (
+READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Path], None]], ...] = (
     (lambda content: isinstance(content, list) and "train_cases" in content[0], read_folds),
-    (lambda content: "tasks" in content, read_recipe),
+    (lambda content: "tasks" in content, read_own_recipe),
     (lambda content: "nnood" in content, read_block),
-    (lambda content: "folds" in content, read_case_folds),
+    (lambda content: "folds" in content, read_shared_folds),
     (lambda content: "level" in content, read_threshold),
 )
 
 
 @pytest.mark.parametrize(("page", "block"), JSON)
-def test_json_is_what_the_program_reads(page: Path, block: str) -> None:
+def test_json_is_what_the_program_reads(page: Path, block: str, tmp_path: Path) -> None:
     content = json.loads(block)
     readers = [read for fits, read in READERS if fits(content)]
     assert readers, f"{page.name}: say in READERS what reads this"
-    readers[0](content)
+    readers[0](content, tmp_path)
 
 
 def test_there_is_json_to_check() -> None:
