@@ -1,5 +1,6 @@
 """The documentation keeps up with the program: commands parse, links lead somewhere, modules exist."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -82,6 +83,48 @@ def test_architecture_names_what_exists() -> None:
     named = re.findall(r"`(nnood/[\w/.]+)`", text)
     assert named
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+LAYERS = (
+    {"cli", "demo"},
+    {"sharing", "status"},
+    {"inference", "evaluation", "training", "reconstruction"},
+    {"planning"},
+    {"tasks"},
+)
+UPWARDS = {("inference/array_predictor.py", "sharing")}
+
+
+def imported(file: Path) -> set[str]:
+    """What a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return found
+
+
+def test_arrows_run_one_way() -> None:
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    upwards = set()
+    for file in sorted((ROOT / "nnood").rglob("*.py")):
+        name = file.relative_to(ROOT / "nnood")
+        # What is in no layer (the gate, paths, ...) is below planning, but for the public surface above all.
+        own = -1 if name.name == "__init__.py" and len(name.parts) == 1 else level.get(name.parts[0].split(".")[0], 3)
+        parts = {module.split(".")[1] for module in imported(file) if module.startswith("nnood.")}
+        upwards |= {(name.as_posix(), part) for part in parts if part in level and level[part] < own}
+    assert upwards == UPWARDS
+
+
+def test_tasks_and_metrics_stand_alone() -> None:
+    nnood_files = ROOT / "nnood"
+    for file in (nnood_files / "tasks").rglob("*.py"):
+        others = {module for module in imported(file) if module.split(".")[0] in ("nnood", "nnunetv2")}
+        assert {module for module in others if not module.startswith("nnood.tasks")} == set(), file
+    metrics = imported(nnood_files / "evaluation" / "metrics.py")
+    assert not {module for module in metrics if module.startswith("nnood")}
 
 
 @pytest.mark.parametrize("shape", [(24, 20), (16, 20, 12), (1, 24, 20)])
