@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 import shlex
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_links_lead_to_headings(page: Path) -> None:
         if wanted not in {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)}:
             missing.append(f"{name}#{wanted}")
     assert not missing
+
+
+def test_the_named_commands_of_nnunet_exist() -> None:
+    page = (ROOT / "documentation" / "for_nnunet_users.md").read_text()
+    there = {point.name for point in distribution("nnunetv2").entry_points}
+    first_column = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `nnUNetv2_")]
+    named = {name for cell in first_column for name in re.findall(r"`(?:nnUNetv2)?(_\w+)", cell)}
+    assert len(named) > 15
+    assert not {f"nnUNetv2{name}" for name in named} - there
 
 
 def test_every_page_is_in_the_index() -> None:
