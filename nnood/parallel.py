@@ -70,8 +70,8 @@ def _map_in_processes(
             bar.update()
     except BrokenProcessPool:
         raise UserError(
-            "A worker process died, most likely because memory ran out; "
-            "use fewer processes (-np) and start the command again, finished cases are kept."
+            "A worker process died, most likely because memory ran out: use fewer processes (-np) and start again, "
+            "finished cases are kept. A script of your own must do its work under if __name__ == '__main__'."
         ) from None
     finally:
         # After a full disk or Ctrl-C the waiting cases must not be worked off first.

@@ -44,7 +44,7 @@ def test_nothing_to_do() -> None:
 
 def test_dead_worker_is_said_in_plain_words() -> None:
     arguments = {str(number): (number,) for number in range(1, 5)}
-    with pytest.raises(UserError, match=r"worker process died.*fewer processes"):
+    with pytest.raises(UserError, match=r"worker process died.*fewer processes.*__main__"):
         map_cases(_die, arguments, processes=2, description="Dying")
 
 

@@ -46,7 +46,7 @@ if __name__ == "__main__":
     small = {"base_features": 4, "gpu_memory_target": 0.5}
     nnood.plan_and_preprocess(101, processes=2, **small)
     (fold,) = nnood.train(101, 0, epochs=1, iterations=1, device="cpu")
-    plan = nnood.find_best_configuration(101, processes=2, max_cases=1, device="cpu")
+    plan = nnood.find_best_configuration(101, max_cases=1, device="cpu")
     result = nnood.Predictor(101, device="cpu")(torch.rand(16, 24, 18).numpy(), (1.0, 1.0, 1.0))
     print("score", result.sample_score, result.mask.shape)
 """

@@ -80,7 +80,9 @@ def _pooled(evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> list
             name = f"Dice at the threshold {evaluation.threshold:g}"
         if key == "voxel_best_dice" and evaluation.best_threshold is not None:
             name = f"best Dice (at the threshold {evaluation.best_threshold:.3g})"
-        if found.value is None and found.chance is None and key != "voxel_dice":
+        # A Dice has no chance level; whether there can be one is told by the other figures of voxels.
+        judge = evaluation.figures["voxel_ap"] if key == "voxel_dice" else found
+        if judge.value is None and judge.chance is None:
             continue  # cannot be had from such labels at all
         chance = "" if found.chance is None else figure(found.chance)
         others = [figure(other.figures[key].value) for other in baselines.values()]

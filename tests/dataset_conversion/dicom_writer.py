@@ -1,5 +1,6 @@
 """Small DICOM files for tests, written by SimpleITK; what it can't write is changed in the bytes."""
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,9 @@ def _write(path: Path, image: sitk.Image, *, compress: bool = False) -> Path:
     writer.SetUseCompression(compress)
     written = path.with_name(path.name + ".dcm")  # other names are refused
     writer.SetFileName(str(written))
+    before = locale.setlocale(locale.LC_ALL)
     writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # which GDCM sets to C, so that files would be opened as ASCII
     return written.rename(path)
 
 

@@ -109,26 +109,26 @@ def kill_in(monkeypatch, owner, name, call=1):
     monkeypatch.setattr("nnood.sharing.workshop.os.getpid", lambda: DEAD)
 
 
-@pytest.mark.parametrize("before", [False, True])
+KILLS = [
+    ("nnood.sharing.archive.ModelArchive", "_unpack", 1),
+    ("nnood.sharing.archive.ModelArchive", "_unpack", 5),
+    ("nnood.sharing.installing", "load_model", 1),
+    ("nnood.sharing.installing", "flush_all", 1),
+    ("pathlib.Path", "rename", 1),
+    ("nnood.sharing.installing", "flush", 1),
+]
+PUT_ASIDE = ("pathlib.Path", "rename", 2)  # only what was there before is
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "call"),
-    [
-        ("nnood.sharing.archive.ModelArchive", "_unpack", 1),
-        ("nnood.sharing.archive.ModelArchive", "_unpack", 5),
-        ("nnood.sharing.installing", "load_model", 1),
-        ("nnood.sharing.installing", "flush_all", 1),
-        ("pathlib.Path", "rename", 1),
-        ("pathlib.Path", "rename", 2),
-        ("nnood.sharing.installing", "flush", 1),
-    ],
+    ("before", "owner", "name", "call"),
+    [(before, *kill) for before in (False, True) for kill in KILLS] + [(True, *PUT_ASIDE)],
 )
 def test_a_kill_leaves_nothing_or_all(model_once, roots, owner, name, call, before, monkeypatch):
     """What is there afterwards is the old or the new, and the next call ends with the new alone."""
     if before:
         install_model(model_once, roots)
         write_json(roots.results / NAME / "mine.json", [])
-    elif (name, call) == ("rename", 2):
-        pytest.skip("nothing is put aside")
     with monkeypatch.context() as patch:
         module, _, last = owner.rpartition(".")
         found = __import__(module, fromlist=[last])

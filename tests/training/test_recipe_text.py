@@ -20,6 +20,7 @@ from nnood.training.recipe_text import (
 from nnood.training.recipes import RECIPES, read_recipe
 
 DOCUMENTATION = Path(__file__).parents[2] / "documentation"
+REFERENCE = DOCUMENTATION / "reference"
 
 
 def words(text: str) -> str:
@@ -86,25 +87,25 @@ def test_shares_are_shown_where_they_differ() -> None:
 
 def test_the_documentation_holds_the_table_as_it_is() -> None:
     table = table_of_recipes(RECIPES.values())
-    page = DOCUMENTATION / "recipes.md"
+    page = REFERENCE / "recipes.md"
     assert table in page.read_text(encoding="utf-8"), f"{page} is out of date; its table must be:\n{table}"
 
 
 def test_the_documentation_holds_the_table_of_reconstructions() -> None:
     table = table_of_reconstructions(RECIPES.values())
-    page = DOCUMENTATION / "reconstruction.md"
+    page = REFERENCE / "reconstruction.md"
     assert table in page.read_text(encoding="utf-8"), f"{page} is out of date; its table must be:\n{table}"
 
 
 def test_the_documentation_explains_every_key_of_a_reconstruction() -> None:
-    page = (DOCUMENTATION / "reconstruction.md").read_text(encoding="utf-8")
+    page = (REFERENCE / "reconstruction.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.*)\|$", page[page.index("## Settings") :], flags=re.MULTILINE)
     known = {key: json.loads(value.strip(" `")) for key, value in rows}
     assert known == Reconstruction().to_dict()
 
 
 def test_the_documentation_explains_every_key() -> None:
-    page = (DOCUMENTATION / "recipes.md").read_text(encoding="utf-8")
+    page = (REFERENCE / "recipes.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.*)\|$", page[page.index("## Keys") :], flags=re.MULTILINE)
     assert [key for key, _ in rows] == [field.name for field in fields(Recipe)]
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
