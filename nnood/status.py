@@ -14,8 +14,10 @@ from nnood.safety import read_json
 from nnood.sharing.manifest import MANIFEST
 from nnood.training.checkpoints import FINAL
 from nnood.training.cross_validation import folds_file
+from nnood.training.options import options_of
 from nnood.training.progress import DONE, MISSING, RUNNING, STOPPED, fold_states, format_states
-from nnood.training.recipes import DEFAULT_RECIPE
+from nnood.training.recipes import DEFAULT_RECIPE, RECIPES
+from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,23 @@ def _networks(results: Path, preprocessed: Path) -> Stage:
             if state == RUNNING:
                 steps.append(f"wait for fold {fold} of {recipe}, {configuration}, which is being trained")
             elif state == STOPPED:
-                number, _, seed = fold.partition("_seed")
-                seeds = f" --seeds {seed}" if seed else ""
-                steps.append(f"nnood_train {{}} {number}{options}{seeds} --continue")
-        if finished == 0 and MISSING in states.values():
+                steps.append(_go_on(folder / f"fold_{fold}", configuration))
+        if finished == 0 and MISSING in states.values() and recipe in RECIPES:
             steps.append(f"nnood_train {{}} every{options}")
         texts.append(f"{recipe}, {configuration}\n{_indented(format_states(folder, list(states)))}")
     if not texts:
         return Stage("Networks: none trained yet", "nnood_train {} 0")
     return Stage("Networks:\n" + _indented("\n".join(texts)), steps[0] if steps else None)
+
+
+def _go_on(fold: Path, configuration: str) -> str:
+    """The command that goes on with a stopped run."""
+    options = options_of(TrainingSettings.from_dict(read_json(fold / SETTINGS_FILE)))
+    if options is None:
+        log = fold.parents[1] / "nnood_train.log"
+        return f"the nnood_train of {fold} again, as it was ({log} has it), with --continue"
+    number = fold.name.removeprefix("fold_").split("_")[0]
+    return " ".join(["nnood_train {}", number, "-c", configuration, *options, "--continue"])
 
 
 def _folds(folder: Path, file: Path) -> list[str]:

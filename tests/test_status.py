@@ -1,7 +1,9 @@
 """`nnood_status`: what exists of a data set, and the next command, from the first image to the inference plan."""
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,11 @@ from nnood.inference.calibration import Calibration
 from nnood.inference.inference_plan import PLAN_FILE, InferencePlan, PlannedMember
 from nnood.safety import write_json
 from nnood.status import find_stages, next_step
+from nnood.training.choices import with_tasks
+from nnood.training.recipe import Recipe
+from nnood.training.recipes import NNOOD, RECIPES
+from nnood.training.schemes import Fold
+from nnood.training.settings import TrainingSettings
 
 NAME = "Dataset999_Phantoms"
 MEMBERS = "NnoodTrainer__nnood__3d_fullres"
@@ -69,20 +76,51 @@ def test_a_planned_data_set_is_trained_next(planned):
     assert step == "nnood_train 999 0"
 
 
-@pytest.mark.parametrize(
-    ("name", "folder", "expected"),
-    [
-        ("1", MEMBERS, "nnood_train 999 1 -c 3d_fullres --continue"),
-        ("1_seed2", MEMBERS, "nnood_train 999 1 -c 3d_fullres --seeds 2 --continue"),
-        ("all", "NnoodTrainer__nsa__2d", "nnood_train 999 all -r nsa -c 2d --continue"),
-    ],
-)
-def test_a_stopped_fold_goes_on_next(planned, name, folder, expected):
-    fold(planned, name, folder=folder, checkpoint="checkpoint_latest.pth")
+def chosen(recipe: Recipe, **changes: Any) -> TrainingSettings:
+    seed, pretrained = changes.pop("seed", 0), changes.pop("pretrained", "")
+    fold = Fold(("a",), ("b",), tuple(recipe.tasks), tuple(recipe.tasks))
+    return TrainingSettings(dataclasses.replace(recipe, **changes), fold, seed, pretrained)
+
+
+STOPPED = {
+    "1": (chosen(NNOOD), "nnood_train 999 1 -c 3d_fullres --continue"),
+    "1_seed2": (chosen(NNOOD, seed=2), "nnood_train 999 1 -c 3d_fullres --seeds 2 --continue"),
+    "0": (
+        chosen(NNOOD, epochs=6, iterations=60, validate_whole_every=0),
+        "nnood_train 999 0 -c 3d_fullres --epochs 6 --iterations 60 --whole_every 0 --continue",
+    ),
+    "all": (chosen(RECIPES["nsa"]), "nnood_train 999 all -c 3d_fullres -r nsa --continue"),
+    "2": (
+        chosen(with_tasks(RECIPES["vae"], ["sink", "fpi"]), epochs=3),
+        "nnood_train 999 2 -c 3d_fullres -r vae -t sink,fpi --epochs 3 --continue",
+    ),
+    "3": (
+        chosen(NNOOD, name="nnood@Dataset102", donors="Dataset102_Other"),
+        "nnood_train 999 3 -c 3d_fullres --donors Dataset102_Other --continue",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_stopped_fold_goes_on_next(planned, name):
+    settings, expected = STOPPED[name]
+    made = fold(planned, name, checkpoint="checkpoint_latest.pth")
+    write_json(made.with_name("settings.json"), settings.to_dict())
     text, step = status(planned)
     assert f"{name} " in text
     assert "stopped" in text
     assert step == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [chosen(NNOOD, learning_rate=0.1), chosen(NNOOD, name="mine"), chosen(NNOOD, pretrained="0" * 64)],
+    ids=["changed", "own", "pretrained"],
+)
+def test_a_run_that_settings_do_not_tell_is_found_in_the_log(planned, settings):
+    made = fold(planned, "0", checkpoint="checkpoint_latest.pth")
+    write_json(made.with_name("settings.json"), settings.to_dict())
+    assert "nnood_train.log" in status(planned)[1]
 
 
 def test_a_fold_in_training_is_waited_for(planned):
