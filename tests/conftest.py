@@ -1,13 +1,16 @@
 """Shared fixtures: a tiny planned data set, and the real data where it is there."""
 
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from outcomes import Outcome
 
+from nnood import cli
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
@@ -75,3 +78,27 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("there is no real data at ../shared/data")
     return REAL_DATA
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Call a command in this process."""
+    for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
+        monkeypatch.setenv(name, "")
+
+    def call(command, *arguments):
+        environment, root = dict(os.environ), logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        monkeypatch.setattr("sys.argv", [f"nnood_{command}", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            getattr(cli, command)()
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            os.environ.update(environment)
+            root.handlers[:], root.level = handlers, level
+        return Outcome(command, status, *capsys.readouterr())
+
+    return call

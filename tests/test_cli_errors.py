@@ -2,13 +2,9 @@
 
 import errno
 import gzip
-import logging
-import os
 import resource
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,11 +21,7 @@ from nnood.safety import read_json, write_json
 from nnood.training.checkpoints import LATEST, load_checkpoint
 from nnood.training.train import train
 
-COMMANDS = (
-    *("convert", "plan_and_preprocess", "tasks", "train", "find_best_configuration", "predict", "ensemble"),
-    *("apply_postprocessing", "cross_validation", "recipes", "make_benchmark", "evaluate", "report", "demo"),
-    *("export", "install"),
-)
+COMMANDS = tuple(cli.__all__)
 SHAPE = (16, 24, 16)
 RECIPES_NAMED = (
     ("recipes", "--show"),
@@ -43,33 +35,6 @@ DATASET, UNTRAINED = "Dataset101_Tiny", "Dataset102_Untrained"
 MEMBER = Path("nnood_data/results") / DATASET / "NnoodTrainer__nnood__3d_fullres"
 PLANNING = ("-d", "101", "--base_features", "4", "--gpu_memory_target", "0.5", "-np", "1")
 TRAINING = ("101", "0", "--epochs", "2", "--iterations", "1", "--device", "cpu")
-
-
-class Outcome(NamedTuple):
-    """How a command ended."""
-
-    command: str
-    status: int
-    out: str
-    err: str
-
-    def names(self, *parts):
-        """Check for status 2 and one sentence that holds all `parts`."""
-        assert self.status == 2, self
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith(f"nnood_{self.command}: error: ")
-        assert lines[0].endswith((".", "?"))
-        for part in parts:
-            assert str(part) in lines[0]
-
-    def refuses(self, *parts):
-        """Check for status 2 and argparse's sentence below the usage."""
-        assert self.status == 2, self
-        assert "Traceback" not in self.err
-        assert self.err.startswith(f"usage: nnood_{self.command} ")
-        for part in parts:
-            assert part in self.err.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -101,30 +66,6 @@ def copy(trained_once, tmp_path, monkeypatch):
     shutil.copytree(trained_once, folder)
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Callable[..., Outcome]:
-    """Call a command in this process."""
-    for name in (*VARIABLES.values(), *NNUNET_VARIABLES.values()):
-        monkeypatch.setenv(name, "")
-
-    def call(command, *arguments):
-        environment, root = dict(os.environ), logging.getLogger()
-        handlers, level = root.handlers[:], root.level
-        monkeypatch.setattr("sys.argv", [f"nnood_{command}", *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            getattr(cli, command)()
-        except SystemExit as stop:
-            status = stop.code
-        finally:
-            os.environ.update(environment)
-            root.handlers[:], root.level = handlers, level
-        return Outcome(command, status, *capsys.readouterr())
-
-    return call
 
 
 # ---- images ---------------------------------------------------------------------------------------------------------
