@@ -854,6 +854,7 @@ def test_unknown_and_abbreviated_options_are_refused(run, command, tmp_path, mon
         "demo": [],
         "export": ["-o", "model.zip"],
         "install": ["model.zip"],
+        "status": [],
     }[command]
     for option in ("--epoch", "--debu", "--devise=cpu"):
         run(command, *needed, option).refuses(option)
