@@ -11,6 +11,7 @@ import torch
 from outcomes import Outcome
 
 from nnood import cli
+from nnood.cli import messages
 from nnood.paths import NNUNET_VARIABLES, VARIABLES, Roots
 from nnood.phantoms import write_demo_dataset
 from nnood.planning.plan_and_preprocess import plan_and_preprocess
@@ -51,6 +52,16 @@ def _restore_environment() -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """Commands show messages of more levels than tests expect; no test sees another's handlers."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__ != messages.__name__]
 
 
 @pytest.fixture(scope="session")

@@ -12,21 +12,11 @@ from nnood import __version__
 from nnood.cli.messages import keep_log, say, start_messages
 
 
-@pytest.fixture
-def _as_before():
-    """Logging as it was, after the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
 def start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["nnood_train", "101", "0", "-r", "my recipe.json"])
     start_messages("nnood_train")
 
 
-@pytest.mark.usefixtures("_as_before")
 def test_the_log_has_all_from_the_first_message_on(tmp_path, capsys, monkeypatch):
     start(monkeypatch)
     say("before the folder is known")
@@ -44,7 +34,6 @@ def test_the_log_has_all_from_the_first_message_on(tmp_path, capsys, monkeypatch
     assert capsys.readouterr().out.splitlines() == said
 
 
-@pytest.mark.usefixtures("_as_before")
 def test_a_second_call_adds_to_the_log_and_a_removed_folder_does_no_harm(tmp_path, monkeypatch):
     start(monkeypatch)
     (tmp_path / "nnood_train.log").write_text("earlier\n")
