@@ -8,10 +8,9 @@ from pathlib import Path
 
 from dataset_conversion.cases import Source, files_source
 from dataset_conversion.common import write_dataset
+from dataset_conversion.hold_out import TRAINING_PERCENT
 from nnood.case_files import Cases, group_by_case, image_files
 from nnood.errors import UserError, one_error
-
-TRAINING_PERCENT = 80
 
 
 def convert_mednist(

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from nnood.training.train import train as train
 
 __version__ = "0.1.0"
-__all__ = [
-    "Predictor",
-    "Roots",
-    "ScoreResult",
-    "UserError",
-    "__version__",
-    "evaluate",
-    "find_best_configuration",
-    "plan_and_preprocess",
-    "train",
-]
 
 _HOMES = {
     "Predictor": "nnood.inference.array_predictor",
@@ -40,6 +29,7 @@ _HOMES = {
     "plan_and_preprocess": "nnood.planning.plan_and_preprocess",
     "train": "nnood.training.train",
 }
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
@@ -50,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)

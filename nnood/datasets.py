@@ -124,6 +124,11 @@ def dataset_names(roots: Roots) -> list[str]:
     return sorted({folder.name for folder in folders if DATASET_NAME.match(folder.name)})
 
 
+def dataset_number(name: str) -> int:
+    """The id in `DatasetXXX_Name`."""
+    return int(name.removeprefix("Dataset").split("_")[0])
+
+
 def find_dataset_name(dataset: str, roots: Roots) -> str:
     """Resolve an id or name to `DatasetXXX_Name`, looking into all three roots.
 
@@ -140,7 +145,7 @@ def find_dataset_name(dataset: str, roots: Roots) -> str:
     number = dataset.removeprefix("Dataset")
     matches = []
     if number.isdecimal():
-        matches = [name for name in names if int(name.removeprefix("Dataset").split("_")[0]) == int(number)]
+        matches = [name for name in names if dataset_number(name) == int(number)]
     if len(matches) == 1:
         return matches[0]
     if matches:

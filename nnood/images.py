@@ -64,7 +64,7 @@ def read_image(path: Path) -> tuple[np.ndarray, Geometry]:
             raise
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}); {ADVICE}.") from error
-    if not (array.dtype == bool or np.issubdtype(array.dtype, np.number)) or np.iscomplexobj(array):
+    if not holds_real_numbers(array):
         raise UserError(f"{path} holds values of type {array.dtype}; expected real numbers, convert the file.")
     if not array.size or not np.isfinite(array).all():
         what = "has no voxels" if not array.size else "holds NaN or infinite values"
@@ -72,6 +72,11 @@ def read_image(path: Path) -> tuple[np.ndarray, Geometry]:
     if min(geometry.spacing) <= 0:
         raise UserError(f"{path} has a spacing of {geometry.spacing} mm; expected values > 0, correct its header.")
     return array, geometry
+
+
+def holds_real_numbers(array: np.ndarray) -> bool:
+    """Whether values are integers, floats or booleans, whatever their size."""
+    return array.dtype == bool or (np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array))
 
 
 def read_channels(files: Sequence[Path]) -> tuple[list[np.ndarray], Geometry]:

@@ -11,7 +11,7 @@ import torch
 
 from nnood.errors import UserError
 from nnood.geometry import Geometry
-from nnood.images import refuse_constant
+from nnood.images import holds_real_numbers, refuse_constant
 from nnood.inference.predict import MASK_RATE, Planned, find_model, follow_plan, refuse_flat, score_image
 from nnood.inference.predictor import MapPredictor
 from nnood.paths import Roots, get_roots
@@ -126,7 +126,7 @@ def _of_array(array: np.ndarray, spacing: Sequence[float] | None) -> tuple[np.nd
         )
     if not all(np.isfinite(value) and value > 0 for value in spacing):
         raise UserError(f"Expected a spacing in mm, all values above 0, but got {spacing}.")
-    if not (array.dtype == bool or np.issubdtype(array.dtype, np.number)) or np.iscomplexobj(array):
+    if not holds_real_numbers(array):
         raise UserError(f"Expected an array of real numbers, but got one of {array.dtype}.")
     values = array if array.ndim > dimensions else array[None]
     return values, Geometry.from_spacing(values.shape[1:], spacing)

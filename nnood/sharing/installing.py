@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from nnood.datasets import DATASET_NAME
+from nnood.datasets import dataset_names, dataset_number
 from nnood.errors import UserError
 from nnood.paths import Roots
 from nnood.safety import flush
@@ -64,8 +64,6 @@ def _take_back(folder: Path, results: Path) -> None:
 
 def _refuse_same_id(name: str, roots: Roots, file: Path) -> None:
     """Refuse where another data set has the same id, by which commands could then no longer name either."""
-    folders = [folder for root in (roots.raw, roots.preprocessed, roots.results) for folder in root.glob("Dataset*")]
-    for other in sorted({folder.name for folder in folders}):
-        match = DATASET_NAME.match(other)
-        if match and other != name and int(match["number"]) == int(name.removeprefix("Dataset").split("_")[0]):
+    for other in dataset_names(roots):
+        if other != name and dataset_number(other) == dataset_number(name):
             raise UserError(f"{file} holds {name}, but {other} has the same id; rename or remove that data set first.")

@@ -9,7 +9,7 @@ from nnood.errors import UserError
 from nnood.plan import BUDGET_KEY
 from nnood.safety import digest_of, read_json, remove_leftovers, write_json
 from nnood.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS, Found, agrees, find_newest
-from nnood.training.recipe import PROSE, Recipe
+from nnood.training.recipe import PROSE, Recipe, decisive
 from nnood.training.settings import SETTINGS_FILE, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,7 @@ def where_to_start(folder: Path, settings: TrainingSettings, *, go_on: bool) -> 
 
 def _without_prose(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as far as they decide a training."""
-    recipe = settings.get("recipe", {})
-    return {**settings, "recipe": {key: value for key, value in recipe.items() if key not in PROSE}}
+    return {**settings, "recipe": decisive(settings.get("recipe", {}))}
 
 
 def _newest(folder: Path) -> Found:

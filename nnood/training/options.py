@@ -4,7 +4,7 @@ import dataclasses
 
 from nnood.tasks import TASKS
 from nnood.training.choices import with_lengths, with_tasks
-from nnood.training.recipe import PROSE, Recipe
+from nnood.training.recipe import decisive
 from nnood.training.recipes import DEFAULT_RECIPE, RECIPES
 from nnood.training.settings import TrainingSettings
 
@@ -31,7 +31,7 @@ def options_of(settings: TrainingSettings) -> list[str] | None:
     same = with_lengths(with_tasks(base, tasks), recipe.epochs, recipe.iterations, recipe.validate_whole_every)
     if lender:
         same = dataclasses.replace(same, name=recipe.name, donors=recipe.donors)
-    if _decisive(same) != _decisive(recipe):
+    if decisive(same.to_dict()) != decisive(recipe.to_dict()):
         return None
     options = [] if known == DEFAULT_RECIPE else ["-r", known]
     options += ["-t", ",".join(tasks)] if tasks else []
@@ -40,7 +40,3 @@ def options_of(settings: TrainingSettings) -> list[str] | None:
         if getattr(recipe, key) != getattr(base, key):
             options += [f"--{option}", str(getattr(recipe, key))]
     return [*options, "--seeds", str(settings.seed)] if settings.seed else options
-
-
-def _decisive(recipe: Recipe) -> dict[str, object]:
-    return {key: value for key, value in recipe.to_dict().items() if key not in PROSE}

@@ -145,6 +145,11 @@ class Recipe:
         return cls(**{key: _READERS[known[key].type](content, key) for key in content})
 
 
+def decisive(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The content of a recipe as far as it decides a training: all but the prose."""
+    return {key: value for key, value in recipe.items() if key not in PROSE}
+
+
 def _check_tasks(tasks: dict[str, float]) -> None:
     for task, share in tasks.items():
         if task not in TASKS:

@@ -22,11 +22,6 @@ FILES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def volume(file: str) -> np.ndarray:
     return np.random.default_rng(list(file.encode())).integers(0, 99, SHAPE).astype(np.int16)
 

@@ -35,11 +35,6 @@ TESTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def pixels(name: str) -> np.ndarray:
     return np.random.default_rng(int(name[:8]) + int(name[9:12])).integers(0, 256, (20, 18)).astype(np.uint8)
 

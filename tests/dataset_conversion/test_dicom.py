@@ -18,11 +18,6 @@ OBLIQUE = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
 SAGITTAL = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], float)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def volume(seed: int = 0, shape: tuple[int, int, int] = (6, 5, 4)) -> np.ndarray:
     return np.random.default_rng(seed).integers(-500, 1500, shape).astype(np.int16)
 

@@ -17,11 +17,6 @@ LABELS = {"train": [0, 1, 9, 0, 1], "t10k": [9, 0, 1, 0, 0, 0, 9]}
 SIZE = (6, 5)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def images(split: str) -> np.ndarray:
     return np.random.default_rng(len(split)).integers(0, 256, (len(LABELS[split]), *SIZE)).astype(np.uint8)
 

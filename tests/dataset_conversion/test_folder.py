@@ -21,11 +21,6 @@ SHAPE = (4, 5, 6)
 OBLIQUE = Geometry((6, 5, 4), (0.7, 1.3, 4.5), (-9.5, 12.25, 1.0), (-1, 0, 0, 0, 0, 1, 0, 1, 0))
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     (tmp_path / "source").mkdir()

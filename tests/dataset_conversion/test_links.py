@@ -18,11 +18,6 @@ GEOMETRY = Geometry.from_spacing(SHAPE, (2, 1, 1))
 RNG = np.random.default_rng(3)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write(tmp_path / "in", "a.nii.gz", "b.nii.gz")

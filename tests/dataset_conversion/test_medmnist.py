@@ -16,11 +16,6 @@ SHAPES = {"grey": (12, 12), "colour": (12, 12, 3), "volume": (12, 12, 12)}
 TRAIN_LABELS, TEST_LABELS = [0, 1, 2, 0, 1], [2, 0, 1]
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def _arrays(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     arrays = {}

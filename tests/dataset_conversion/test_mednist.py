@@ -16,11 +16,6 @@ from nnood.paths import Roots
 SIZES = {"Hand": 10, "HeadCT": 5, "CXR": 7}
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)

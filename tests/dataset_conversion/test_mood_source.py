@@ -18,11 +18,6 @@ TRAIN = ("brain_train/brain_train", "brain_train", "brain/brain_train")
 TOYS = ("brain_toy", "brain", ".")
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def image(file: Path, *, highest: float = 1) -> None:
     write_image((RNG.random(SHAPE) * highest).astype(np.float32), GEOMETRY, file)
 

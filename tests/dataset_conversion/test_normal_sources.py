@@ -20,11 +20,6 @@ GEOMETRY = Geometry.from_spacing(SHAPE, (1, 1, 1))
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def write(folder: Path, *names: str) -> Path:
     for name in names:
         write_image(RNG.integers(0, 99, SHAPE).astype(np.uint8), GEOMETRY, folder / name)

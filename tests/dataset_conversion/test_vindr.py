@@ -27,11 +27,6 @@ SHAPE = (60, 40)
 WINDOW = {"0028|1050": "2000\\100", "0028|1051": "1000\\50"}
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def pixels(name: str, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(list(name.encode())).integers(0, 4096, shape).astype(np.uint16)
 

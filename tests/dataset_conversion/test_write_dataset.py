@@ -19,11 +19,6 @@ RNG = np.random.default_rng(0)
 SHAPE = (4, 6, 7)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnood.safety.flush", lambda _: None)
-
-
 def sources(*names: str) -> dict[str, Source]:
     return {name: array_source(RNG.integers(0, 99, SHAPE).astype(np.uint8), "digest") for name in names}
 
