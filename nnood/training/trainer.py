@@ -73,6 +73,7 @@ class NnoodTrainer(ResumableTrainer):
         lenders = folder.parent / recipe.donors / self.configuration_manager.data_identifier
         self.lenders = CaseStore(str(lenders)) if recipe.donors else None
         self.is_offline = recipe.planting == "offline"
+        self.is_augmented = recipe.augmentation != "none"
         self.planter = self._make_planter()
         self.pretrained: Path | None = None
         self.bar: tqdm | None = None
@@ -138,6 +139,8 @@ class NnoodTrainer(ResumableTrainer):
         flat = flat or self.views[0].slices > 0
         patch_size = self.configuration_manager.patch_size
         rotation, axes = normal_variation(self.plan, self.plans_manager.transpose_forward, len(patch_size))
+        if not self.is_augmented:
+            axes = ()  # to a network that never saw a mirrored image, all of one is unusual
         self.inference_allowed_mirroring_axes = axes or None
         initial = get_patch_size(patch_size, rotation, rotation, rotation, (0.85, 1.25))
         if flat:
@@ -202,7 +205,7 @@ class NnoodTrainer(ResumableTrainer):
     ) -> nnUNetDataLoader:
         """nnU-Net's loader of cases as a view sees them; slabs reach beyond the border like patches of the window."""
         configuration = self.configuration_manager
-        if self.settings.recipe.augmentation == "none":
+        if not self.is_augmented:
             initial, transforms = configuration.patch_size, self.get_validation_transforms(None)
         else:
             transforms = self.get_training_transforms(

@@ -140,6 +140,11 @@ def test_labels_are_2d_and_what_is_known_of_the_data_is_that_of_the_slices(
     assert set(figures["voxel_ap"]) == {"fpi"}
 
 
+def test_a_network_that_was_not_trained_on_mirrored_images_does_not_predict_them(slabs: Roots) -> None:
+    (fold,) = train(NAME, ["0"], slabs, configuration="2.5d", recipe="ae", epochs=1, iterations=2)
+    assert load_checkpoint(fold / FINAL, CPU)["mirror_axes"] == []
+
+
 def test_from_training_to_score_maps_with_another_configuration_beside_it(slabs: Roots, tmp_path: Path) -> None:
     short: dict[str, Any] = {"epochs": 1, "iterations": 2}
     (fold,) = train(NAME, ["0"], slabs, recipe="autoseg", **short)
