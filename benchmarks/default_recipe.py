@@ -20,11 +20,12 @@ from nnood.training.recipe import Recipe
 
 # Of nnU-Net's ResEncUNetPlanner, per stage.
 BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
-MANY_TASKS = ("poisson_inter", "poisson_intra", "sink", "source", "smooth_intensity")
 MOOD22 = ("mood22_hard", "mood22_smooth")
 FIRST = ("smooth_intensity", "mood22_smooth", "dag", "source")
 THREE = ("smooth_intensity", "mood22_smooth", "source")
+POISSON = ("poisson_inter", "poisson_intra")
 OWN = ("sink", "source", "smooth_intensity")
+MANY_TASKS = (*POISSON, *OWN)
 
 
 def shares(*tasks: str) -> dict[str, float]:
@@ -121,6 +122,33 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
             "three_random": {"tasks": shares(*THREE, "random_shape")},
             "three_plain": {"augmentation": "none"},
             "three_donors": {"donors": SETS["ixi"].name},  # for the hippocampus, tissue of heads
+        },
+    ),
+    (
+        # Twice as long, in volumes: from nnood's first recipe.
+        dataclasses.replace(START, tasks=shares(*FIRST), normal=0.06),
+        {
+            "long_plain": {"augmentation": "none"},
+            "long_fast": {"learning_rate": 1e-2},
+            "long_without_dag": {"tasks": shares(*THREE)},
+            "long_poisson": {"tasks": shares(*FIRST, *POISSON)},
+            "long_combo": {"label": "binary", "loss": "combo", "learning_rate": 5e-3},
+            "long_many_combo": {
+                "label": "binary",
+                "loss": "combo",
+                "learning_rate": 5e-3,
+                "tasks": shares(*MANY_TASKS),
+            },
+            "long_binary": {"label": "binary"},
+            "long_binary_six": {"label": "binary", "tasks": shares(*THREE, *POISSON, "sink")},
+            "long_binary_intra": {"label": "binary", "tasks": shares(*FIRST, "poisson_intra")},
+            "long_binary_inter": {"label": "binary", "tasks": shares(*FIRST, "poisson_inter")},
+            "long_double_dag": {"label": "binary", "tasks": shares(*FIRST, "poisson_inter") | {"dag": 2.0}},
+            "long_inter_plain": {
+                "label": "binary",
+                "tasks": shares(*FIRST, "poisson_inter"),
+                "augmentation": "none",
+            },
         },
     ),
 )
