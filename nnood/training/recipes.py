@@ -13,12 +13,11 @@ DEFAULT_RECIPE = "nnood"
 
 NNOOD = Recipe(
     name=DEFAULT_RECIPE,
-    summary="nnood's own: brighter or darker, foreign, warped, blended and deformed tissue, classic five folds.",
-    tasks=dict.fromkeys(("smooth_intensity", "mood22_smooth", "dag", "source", "poisson_inter"), 1.0),
+    summary="nnood's own: a mixture of brighter or darker, foreign, warped and deformed tissue, classic five folds.",
+    tasks={"smooth_intensity": 1.0, "mood22_smooth": 1.0, "dag": 1.0, "source": 1.0},
     notes="What it was compared with: documentation/explanation/default_recipe.md.",
     normal=0.06,
     repeat=0.5,
-    label="binary",
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NNOOD, *PUBLISHED, *RECONSTRUCTING)}
