@@ -138,6 +138,7 @@ ROUNDS: tuple[tuple[Recipe, dict[str, dict[str, object]]], ...] = (
         dataclasses.replace(START, tasks=shares(*FIRST), normal=0.06, label="binary"),
         {
             "long_binary": {},
+            "long_binary_faster": {"learning_rate": 5e-3},
             "long_combo": {"loss": "combo", "learning_rate": 5e-3},
             "long_many_combo": {"loss": "combo", "learning_rate": 5e-3, "tasks": shares(*MANY_TASKS)},
             "long_binary_six": {"tasks": shares(*THREE, *POISSON, "sink")},

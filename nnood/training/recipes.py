@@ -18,6 +18,7 @@ NNOOD = Recipe(
     notes="What it was compared with: documentation/explanation/default_recipe.md.",
     normal=0.06,
     repeat=0.5,
+    label="binary",
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (NNOOD, *PUBLISHED, *RECONSTRUCTING)}
