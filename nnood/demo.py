@@ -30,7 +30,7 @@ DATASET = "Dataset999_Phantoms"
 # A network and a schedule that two CPU cores finish in about five minutes.
 BASE_FEATURES = 8
 GPU_MEMORY_TARGET = 2.0
-EPOCHS, ITERATIONS = 24, 60
+EPOCHS, ITERATIONS = 32, 60
 
 
 def run_demo(folder: Path, roots: Roots, device: torch.device | str) -> Path:
