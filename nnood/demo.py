@@ -1,4 +1,4 @@
-"""The demo: the very functions behind the commands, on phantoms, in a few minutes on a CPU."""
+"""The demo: the very functions behind the commands, on phantoms, in minutes on a CPU."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ from nnood.training.train import train
 logger = logging.getLogger(__name__)
 
 DATASET = "Dataset999_Phantoms"
-# A network and a schedule that two CPU cores finish in about five minutes.
+# A network and a schedule that two CPU cores finish in ten minutes at most, mostly in less.
 BASE_FEATURES = 8
 GPU_MEMORY_TARGET = 2.0
 EPOCHS, ITERATIONS = 32, 60
