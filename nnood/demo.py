@@ -27,7 +27,7 @@ from nnood.training.train import train
 logger = logging.getLogger(__name__)
 
 DATASET = "Dataset999_Phantoms"
-# A network and a schedule that two CPU cores finish in ten minutes at most, mostly in less.
+# A network and a schedule that two CPU cores finish in five to ten minutes.
 BASE_FEATURES = 8
 GPU_MEMORY_TARGET = 2.0
 EPOCHS, ITERATIONS = 32, 60
