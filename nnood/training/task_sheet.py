@@ -22,6 +22,7 @@ from nnood.tasks.task import Corrupted
 from nnood.training.choices import choose_configuration, load_plans, refuse_unknown
 from nnood.training.fixed_anomalies import seed_of
 from nnood.training.loading import load_seen
+from nnood.training.recipes import DEFAULT_RECIPE, RECIPES
 from nnood.training.task_settings import task_settings
 from nnood.views import views_of
 
@@ -32,7 +33,7 @@ COLUMNS = ("before", "after", "label")
 def draw_tasks(
     dataset: str, roots: Roots, tasks: Sequence[str], target: Path, *, configuration: str | None = None, seed: int = 0
 ) -> dict[str, str]:
-    """Plant one anomaly of each task in a few training images and draw them.
+    """Plant one anomaly of each task in a few training images and draw them, with the default recipe's label.
 
     Args:
         dataset: Id or name of a preprocessed data set.
@@ -62,7 +63,8 @@ def draw_tasks(
     planned = PlansManager(plans).get_configuration(configuration)
     folder = roots.preprocessed / name
     view = views_of(planned)[0]
-    settings = view.settings(task_settings(plan, configuration, planned.spacing, folder))
+    measured = task_settings(plan, configuration, planned.spacing, folder)
+    settings = view.settings(replace(measured, label=RECIPES[DEFAULT_RECIPE].label))
     cases = read_json(folder / CASE_LIST_FILE)
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, CASES).round().astype(int))]
     one_error(stored_case_faults(folder, plans, configuration, chosen))
@@ -84,7 +86,8 @@ def draw_tasks(
     middle = slice(view.beyond, view.beyond + 1)  # of the slices of the first channel
     shown = {task: replace(result, image=result.image[:, middle]) for task, result in planted.items()}
     figure = _draw(chosen, image[:, middle], foreground, shown)
-    figure.suptitle(f"{name}, {configuration}: images before, after, and the label; one seed per task", fontsize=9)
+    title = f"{name}, {configuration}: images before, after, and the default label; one seed per task"
+    figure.suptitle(title, fontsize=9)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, dpi=100)
     return left_out
